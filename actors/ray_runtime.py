@@ -1,0 +1,175 @@
+"""The runtime on Ray: each host is a named, detached actor that Ray starts anew whenever its process ends.
+
+An actor is created with all that it needs to make its module again. Ray repeats no call by itself: what may be
+repeated is decided by `actors.channel`, which is told what is known: a call that found no actor never left, one whose
+actor went away has an unknown outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+from modules.core.errors import Conflict, Unavailable
+
+from .errors import Unreachable
+from .hosting import Hosting, HostSpec, host_name
+from .wire import Codec, Pickled
+
+log = logging.getLogger(__name__)
+
+_HOME = Path(__file__).resolve().parent.parent
+# Requests that one actor holds at a time. Each may carry many calls; the host bounds those.
+_REQUESTS_AT_A_TIME = 1000
+
+
+class RayRuntime:
+    """Raises Unavailable when Ray cannot be reached.
+
+    Where this process is connected to Ray already, that connection is used and left as it is. Else: without *address*
+    Ray is started on this machine and ends with this process; with one, that cluster is joined.
+    """
+
+    codec: Codec = Pickled()
+
+    def __init__(self, *, address: str | None = None, num_cpus: int | None = None) -> None:
+        self._is_ours = not ray.is_initialized()
+        if self._is_ours:
+            _connect(address, num_cpus)
+        self.address: str = ray.get_runtime_context().gcs_address
+
+    async def start(self, namespace: str, spec: HostSpec) -> None:
+        options = {
+            "name": spec.name,
+            "namespace": namespace,
+            "lifetime": "detached",
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": _REQUESTS_AT_A_TIME,
+            "num_cpus": 0,
+        }
+        try:
+            actor = _Actor.options(**options).remote(spec, namespace)
+        except ValueError as error:  # the name is taken
+            raise Conflict(f"{spec.name} runs already in {namespace}: {error}") from error
+        await RayTransport(namespace, spec.name, actor).request("ping")
+
+    def connector(self, namespace: str) -> RayConnector:
+        return RayConnector(namespace)
+
+    def close(self) -> None:
+        """Disconnect, if this made the connection. Actors of a cluster live on."""
+        if self._is_ours:
+            ray.shutdown()
+
+
+class RayConnector:
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def transport(self, module: str, shard: int) -> RayTransport:
+        return RayTransport(self._namespace, host_name(module, shard))
+
+    async def end(self, module: str, shard: int) -> None:
+        try:
+            ray.kill(ray.get_actor(host_name(module, shard), self._namespace), no_restart=True)
+        except ValueError:
+            log.debug("%s is gone already", host_name(module, shard))
+
+
+class RayTransport:
+    """*actor* where it is known; else it is found by its name."""
+
+    def __init__(self, namespace: str, name: str, actor: Any = None) -> None:
+        self._namespace = namespace
+        self._name = name
+        self._actor = actor
+
+    async def request(self, operation: str, payload: Any = None) -> Any:
+        actor = self._found()
+        try:
+            return await actor.request.remote(operation, payload)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            self._actor = None
+            is_gone = isinstance(error, ActorDiedError) and not self._exists()
+            raise Unreachable(f"{self._name}: {_first_line(error)}", was_sent=True, is_final=is_gone) from error
+
+    def _found(self) -> Any:
+        if self._actor is None and not self._exists():
+            raise Unreachable(f"no actor {self._name} runs in {self._namespace}", was_sent=False, is_final=True)
+        return self._actor
+
+    def _exists(self) -> bool:
+        try:
+            self._actor = ray.get_actor(self._name, self._namespace)
+        except ValueError:  # there is none of that name, or it was ended
+            return False
+        return True
+
+
+class _ModuleActor:
+    """Hosts one module. The host is made at the first request, which Ray's own start cannot wait for."""
+
+    def __init__(self, spec: HostSpec, namespace: str) -> None:
+        self._spec = spec
+        self._connector = RayConnector(namespace)
+        self._starting: asyncio.Task[Hosting] | None = None
+
+    async def request(self, operation: str, payload: Any) -> Any:
+        hosting = await self._started()
+        return await hosting.serve(operation, payload)
+
+    async def _started(self) -> Hosting:
+        if self._starting is None:
+            self._starting = asyncio.create_task(Hosting.start(self._spec, self._connector, RayRuntime.codec))
+        starting = self._starting
+        try:
+            return await asyncio.shield(starting)
+        except Unavailable as error:
+            self._may_start_again(starting)
+            raise Unreachable(str(error), was_sent=False) from error
+        except Exception:
+            self._may_start_again(starting)
+            raise
+
+    def _may_start_again(self, failed: asyncio.Task[Hosting]) -> None:
+        if self._starting is failed:
+            self._starting = None
+
+
+_Actor: Any = ray.remote(_ModuleActor)
+
+
+def _connect(address: str | None, num_cpus: int | None) -> None:
+    # Nothing is reported to anybody, and the cluster's own logs stay in its session directory.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        options |= {"object_store_memory": 256 << 20}
+    else:
+        options["address"] = address
+        # A local cluster lets in who has its token, and Ray sends it by itself only to the cluster that it starts.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    try:
+        # Ray puts the current directory first in the search path of its workers, before the directory that this
+        # program came from: a `config` or `actors` of the operator's would be imported in place of ours.
+        with chdir(_HOME):
+            ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(f"Ray could not be reached at {address or 'this machine'}: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

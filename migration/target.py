@@ -1,0 +1,191 @@
+"""Writing the platform's tree: whole files under a temporary name, then renamed.
+
+All paths are relative to the base and made of components that `modules.core.layout` or the attic's checks let
+through. Nothing here is synced file by file: `sync` makes everything durable at once, before the ledger says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from contextlib import suppress
+
+import xxhash
+
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_COPY_CHUNK = 1 << 20
+
+
+class TargetError(Exception):
+    """The target cannot be written: the run stops, and can go on when the cause is gone."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+    @classmethod
+    def of(cls, base: str, path: str, error: OSError) -> TargetError:
+        hint = {errno.ENOSPC: "; free some space and run again", errno.EROFS: "; remount it writable and run again"}
+        return cls(f"{base}/{path}", (error.strerror or str(error)) + hint.get(error.errno or 0, ""))
+
+
+class Target:
+    """The base directory of the platform's tree, open for writing."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        try:
+            self.fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TargetError.of(base, "", error) from error
+        self._made: set[str] = set()
+        self._user: tuple[str, int] | None = None
+
+    def close(self) -> None:
+        if self._user is not None:
+            os.close(self._user[1])
+            self._user = None
+        os.close(self.fd)
+
+    def directory(self, path: str) -> None:
+        """Makes *path* and its parents; ones that are there are fine."""
+        if path in self._made or not path:
+            return
+        parent = path.rpartition("/")[0]
+        self.directory(parent)
+        try:
+            os.mkdir(path, dir_fd=self.fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(path, dir_fd=self.fd, follow_symlinks=False).st_mode):
+                raise TargetError(f"{self.base}/{path}", "is in the way: not a directory") from None
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+        self._made.add(path)
+
+    def user_sessions(self, user: str) -> int:
+        """Descriptor of ``text_chat/sessions/<user>``; the latest one stays open until the next is asked for."""
+        if self._user is not None:
+            if self._user[0] == user:
+                return self._user[1]
+            os.close(self._user[1])
+            self._user = None
+        path = f"text_chat/sessions/{user}"
+        self.directory(path)
+        try:
+            fd = os.open(path, _DIRECTORY_FLAGS, dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+        self._user = (user, fd)
+        return fd
+
+    def write(self, path: str, data: bytes) -> None:
+        """Puts a whole file at *path*, in place of one that is there."""
+        temporary = self._temporary(path)
+        try:
+            fd = os.open(temporary, _WRITE_FLAGS, 0o666, dir_fd=self.fd)
+            try:
+                _write_all(fd, data)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+
+    def copy(self, source_fd: int, path: str) -> tuple[int, str, bytes]:
+        """Copies an open file of any size; returns the bytes copied, their SHA-256 in hex and their XXH3 (128 bits).
+
+        It stops at the size that the file has when it begins, since one that grows all the time has no end.
+        An `OSError` of reading is raised as it is, one of writing as `TargetError`.
+        """
+        temporary = self._temporary(path)
+        sha256, xxh3, size = hashlib.sha256(), xxhash.xxh3_128(), 0
+        try:
+            fd = os.open(temporary, _WRITE_FLAGS, 0o666, dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+        try:
+            whole = os.fstat(source_fd).st_size
+            while size < whole and (chunk := os.read(source_fd, min(_COPY_CHUNK, whole - size))):
+                sha256.update(chunk)
+                xxh3.update(chunk)
+                size += len(chunk)
+                try:
+                    _write_all(fd, chunk)
+                except OSError as error:
+                    raise TargetError.of(self.base, path, error) from error
+        except OSError:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self.fd)
+            raise
+        finally:
+            os.close(fd)
+        try:
+            os.rename(temporary, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+        return size, sha256.hexdigest(), xxh3.digest()
+
+    def remove(self, path: str) -> None:
+        """Takes a file or directory away, if it is there."""
+        try:
+            with suppress(FileNotFoundError):
+                if stat.S_ISDIR(os.stat(path, dir_fd=self.fd, follow_symlinks=False).st_mode):
+                    shutil.rmtree(f"{self.base}/{path}")
+                else:
+                    os.unlink(path, dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+
+    def names(self, path: str) -> list[str]:
+        """Names in a directory; none when it is not there."""
+        try:
+            return os.listdir(f"{self.base}/{path}")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+
+    def size(self, path: str) -> int | None:
+        """Size of a file in bytes; None when it is not there."""
+        try:
+            return os.stat(path, dir_fd=self.fd, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+
+    def sync(self) -> None:
+        """Makes everything written to the target's file system durable."""
+        if _libc.syncfs(self.fd) != 0:
+            code = ctypes.get_errno()
+            raise TargetError(self.base, os.strerror(code))
+
+    def _temporary(self, path: str) -> str:
+        """Temporary name beside *path*: short whatever the name's length, and the same for every attempt."""
+        parent, _, name = path.rpartition("/")
+        self.directory(parent)
+        return f"{parent}/{temporary_name(name)}" if parent else temporary_name(name)
+
+
+def temporary_name(name: str) -> str:
+    """What a file is called until it is whole."""
+    digest: str = xxhash.xxh3_64_hexdigest(name.encode("utf-8", "surrogateescape"))
+    return f".tmp-{digest}"
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
+
+
+_libc = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,186 @@
+"""Events between modules: ``module.entity.action`` names, handlers that run concurrently, failures that show.
+
+A handler gets the event's data, as the guide's handlers do; one registered with ``envelope=True`` gets the whole
+`Envelope`, which ``*`` handlers need to know what they hear. What a handler raises, and a handler that exceeds its
+time, never reaches the emitter: it is logged, counted in ``failures``, and written to the dead-letter file together
+with the event and the handler's name, so that it can be replayed by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from .clock import Clock, IdMaker, SystemClock, new_hex
+from .errors import ConfigurationError, PlatformError, ValidationError
+from .storage import StorageBackend
+
+log = logging.getLogger(__name__)
+
+ALL_EVENTS = "*"
+DEAD_LETTERS = "trace_logger/dead_letters.jsonl"
+
+Handler = Callable[[Any], Awaitable[object]]
+Middleware = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+H = TypeVar("H", bound=Handler)
+
+_EVENT = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+# Events that a handler emits belong to the trace of the event that it handles.
+_trace: ContextVar[str | None] = ContextVar("modchat_trace_id", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    event: str
+    event_id: str
+    timestamp: str
+    source_module: str
+    trace_id: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one event. ``failed`` names the handlers (or the middleware) that did not do their work."""
+
+    envelope: Envelope
+    handled: int
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    name: str
+    handler: Handler
+    wants_envelope: bool
+
+
+class MessageBus:
+    """*dead_letters* is where undelivered events go (key `DEAD_LETTERS`); without it they are logged in full."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: StorageBackend | None = None,
+        handler_timeout_s: float = 30.0,
+        max_handlers_per_event: int = 100,
+        clock: Clock | None = None,
+        new_id: IdMaker = new_hex,
+    ) -> None:
+        self.middleware: list[Middleware] = []
+        self.failures: Counter[str] = Counter()
+        self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
+        self._dead_letters = dead_letters
+        self._handler_timeout_s = handler_timeout_s
+        self._max_handlers = max_handlers_per_event
+        self._clock = clock or SystemClock()
+        self._new_id = new_id
+
+    def on(self, event_type: str, *, envelope: bool = False) -> Callable[[H], H]:
+        """Register the decorated coroutine function for *event_type*; ``*`` hears every event.
+
+        Raises ValidationError for what is no event name, and ConfigurationError for a handler that is not
+        asynchronous or is one too many.
+        """
+        if event_type != ALL_EVENTS:
+            _check_event(event_type)
+
+        def register(handler: H) -> H:
+            name = _name_of(handler)
+            if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(type(handler).__call__):
+                raise ConfigurationError(f"handler {name} of {event_type} must be an async function")
+            subscriptions = self._subscriptions[event_type]
+            if len(subscriptions) >= self._max_handlers:
+                raise ConfigurationError(
+                    f"{event_type} already has {self._max_handlers} handlers; {name} is one too many"
+                )
+            subscriptions.append(_Subscription(name, handler, envelope))
+            return handler
+
+        return register
+
+    def off(self, event_type: str, handler: Handler) -> None:
+        """Take *handler* off *event_type*; nothing happens when it is not on it."""
+        kept = [one for one in self._subscriptions[event_type] if one.handler != handler]
+        self._subscriptions[event_type] = kept
+
+    async def emit(
+        self,
+        event_type: str,
+        data: dict[str, Any],
+        *,
+        source_module: str | None = None,
+        trace_id: str | None = None,
+    ) -> Delivery:
+        """Hand *data* to all handlers and wait until each is done, has failed or has run out of time.
+
+        Raises only ValidationError, for what is no event name. Middleware that raises stops the event: it is
+        reported like a failed handler and nothing is delivered.
+        """
+        _check_event(event_type)
+        envelope = self._envelope(event_type, data, source_module, trace_id)
+        for middleware in self.middleware:
+            try:
+                data = await middleware(event_type, data)
+            except Exception as error:  # noqa: BLE001 - foreign code; reported, and the event stops here
+                await self._report(envelope, f"middleware {_name_of(middleware)}", error)
+                return Delivery(envelope, 0, (f"middleware {_name_of(middleware)}",))
+            envelope = Envelope(
+                event_type, envelope.event_id, envelope.timestamp, envelope.source_module, envelope.trace_id, data
+            )
+        hearing = [*self._subscriptions.get(event_type, ()), *self._subscriptions.get(ALL_EVENTS, ())]
+        outcomes = await asyncio.gather(*(self._deliver(one, envelope) for one in hearing))
+        failed = tuple(one.name for one, done in zip(hearing, outcomes, strict=True) if not done)
+        return Delivery(envelope, len(hearing) - len(failed), failed)
+
+    def _envelope(self, event: str, data: Mapping[str, Any], source: str | None, trace_id: str | None) -> Envelope:
+        return Envelope(
+            event=event,
+            event_id=f"evt_{self._new_id()}",
+            timestamp=self._clock.now().isoformat(),
+            source_module=source if source is not None else event.partition(".")[0],
+            trace_id=trace_id or _trace.get() or self._new_id(),
+            data=data,
+        )
+
+    async def _deliver(self, subscription: _Subscription, envelope: Envelope) -> bool:
+        # gather() runs each delivery in its own task, so this is seen by this handler alone.
+        _trace.set(envelope.trace_id)
+        try:
+            async with asyncio.timeout(self._handler_timeout_s):
+                await subscription.handler(envelope if subscription.wants_envelope else envelope.data)
+        except Exception as error:  # noqa: BLE001 - the loop that must report any handler's failure
+            await self._report(envelope, subscription.name, error)
+            return False
+        return True
+
+    async def _report(self, envelope: Envelope, name: str, error: Exception) -> None:
+        self.failures[envelope.event] += 1
+        log.error("%s failed on %s: %r", name, envelope.event, error, exc_info=error)
+        letter = {"handler": name, "error": f"{type(error).__name__}: {error}", **asdict(envelope)}
+        line = json.dumps(letter, ensure_ascii=True, default=repr).encode() + b"\n"
+        if self._dead_letters is None:
+            log.error("dead letter: %s", line.decode())
+            return
+        try:
+            await self._dead_letters.append(DEAD_LETTERS, line)
+        except PlatformError:
+            log.exception("the dead-letter file could not be written; the letter was: %s", line.decode())
+
+
+def _check_event(event: str) -> None:
+    if not _EVENT.fullmatch(event):
+        raise ValidationError(f"not an event name: {event!r}; the form is module.entity.action", param="event")
+
+
+def _name_of(handler: object) -> str:
+    module = getattr(handler, "__module__", type(handler).__module__)
+    return f"{module}.{getattr(handler, '__qualname__', type(handler).__qualname__)}"

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from actors.coalesce import Coalescer
+
+
+class Line:
+    """Sends batches that return when they are let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gates: list[asyncio.Event] = []
+
+    async def send(self, batch: Sequence[int]) -> list[int]:
+        self.batches.append(list(batch))
+        self.gates.append(gate := asyncio.Event())
+        await gate.wait()
+        return [-number for number in batch]
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_call_leaves_at_once() -> None:
+    line = Line()
+    call = asyncio.create_task(Coalescer(line.send, at_most=8, hold_s=60).submit(1))
+    await settle()
+    assert line.batches == [[1]]
+    line.gates[0].set()
+    assert await call == -1
+
+
+async def test_what_comes_during_a_flight_leaves_together_when_it_is_back() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=60)
+    calls = [asyncio.create_task(coalescer.submit(number)) for number in range(5)]
+    await settle()
+    assert line.batches == [[0]]
+    line.gates[0].set()
+    await settle()
+    assert line.batches == [[0], [1, 2, 3, 4]]
+    line.gates[1].set()
+    assert await asyncio.gather(*calls) == [0, -1, -2, -3, -4]
+
+
+async def test_a_batch_has_at_most_so_many_calls_and_order_is_kept() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=2, hold_s=60)
+    calls = [asyncio.create_task(coalescer.submit(number)) for number in range(6)]
+    for flight in range(4):
+        await settle()
+        line.gates[flight].set()
+    assert await asyncio.gather(*calls) == [0, -1, -2, -3, -4, -5]
+    assert line.batches == [[0], [1, 2], [3, 4], [5]]
+
+
+async def test_a_slow_flight_is_not_waited_for() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=0.01)
+    slow = asyncio.create_task(coalescer.submit(1))
+    await settle()
+    quick = asyncio.create_task(coalescer.submit(2))
+    await asyncio.sleep(0.05)
+    assert line.batches == [[1], [2]]
+    line.gates[1].set()
+    assert await quick == -2
+    assert not slow.done()
+    line.gates[0].set()
+    assert await slow == -1
+
+
+async def test_a_flight_that_fails_fails_its_calls_and_no_later_one() -> None:
+    async def send(batch: Sequence[int]) -> list[int]:
+        await asyncio.sleep(0)
+        if 0 in batch:
+            raise ConnectionError("lost")
+        return list(batch)
+
+    coalescer = Coalescer(send, at_most=8)
+    first, second = await asyncio.gather(coalescer.submit(0), coalescer.submit(1), return_exceptions=True)
+    assert isinstance(first, ConnectionError)
+    assert second == 1
+
+
+async def test_a_caller_that_leaves_before_departure_takes_its_call_back() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=60)
+    first, second, third = (asyncio.create_task(coalescer.submit(number)) for number in range(3))
+    await settle()
+    second.cancel()
+    await settle()
+    line.gates[0].set()
+    await settle()
+    assert line.batches == [[0], [2]]
+    line.gates[1].set()
+    assert await asyncio.gather(first, third) == [0, -2]
+
+
+async def test_an_answer_for_a_caller_that_left_disturbs_nobody() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=60)
+    leaving = asyncio.create_task(coalescer.submit(1))
+    await settle()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    line.gates[0].set()
+    await settle()
+    later = asyncio.create_task(coalescer.submit(2))
+    await settle()
+    line.gates[1].set()
+    assert await later == -2
