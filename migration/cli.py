@@ -18,7 +18,7 @@ from config.errors import ConfigurationError
 from migration.config_migrator import migrate_config_file
 from migration.console import shown_progress
 from migration.fanout import FanOut, LocalFanOut, ProcessFanOut
-from migration.guards import check_same_run, check_source, check_target, names_of
+from migration.guards import ChangeLimits, check_same_run, check_source, check_target, names_of
 from migration.job import RunSettings
 from migration.ledger import LedgerError
 from migration.shard import WorkError
@@ -90,6 +90,15 @@ def _register_run(commands: SubParsers) -> None:
     run.add_argument("--workers", type=_positive, metavar="N", help="tasks at the same time (default: the CPUs)")
     run.add_argument("--shards", type=_positive, metavar="N", help="coordinators (default: one for four workers)")
     run.add_argument("--address", metavar="ADDR", help="an existing Ray cluster (auto: the one of this machine)")
+    run.add_argument("--final", action="store_true", help="v2 is fenced: say so when it is still being written to")
+    run.add_argument(
+        "--allow-deletes",
+        type=_percent,
+        default=0.5,
+        metavar="N%",
+        help="sessions that may be gone from OLD since the last run (default: 50%%)",
+    )
+    run.add_argument("--allow-all-changed", action="store_true", help="also when every session of OLD has changed")
     plan.set_defaults(handler=_handled(make_plan))
     run.set_defaults(handler=_handled(run_migration))
 
@@ -195,7 +204,13 @@ def run_migration(args: argparse.Namespace) -> int:
 
     with _ray_on_stderr(), shown_progress(sys.stderr) as on_progress:
         report = migrate(
-            settings, workers=args.workers, shards=args.shards, address=args.address, on_progress=on_progress
+            settings,
+            workers=args.workers,
+            shards=args.shards,
+            address=args.address,
+            on_progress=on_progress,
+            limits=ChangeLimits(args.allow_deletes, args.allow_all_changed),
+            final=args.final,
         )
     print(_json(report.to_json()) if args.json else report.text(), end="\n" if args.json else "")
     if not args.json:
@@ -457,6 +472,13 @@ def _rate(text: str) -> float:
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is no rate in MB/s")
     return value
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0% to 100%")
+    return value / 100
 
 
 def _share(text: str) -> float:

@@ -138,6 +138,8 @@ class _Coordinator:
         except OSError as error:
             failure = SourceError.of(str(error.filename or shard.plan.settings.source), error)
         done = failure is not None or (shard.exhausted and not self._flight.tasks)
+        if done and failure is None:
+            failure = self._finish(shard)
         if done:
             shard.close()
         counts = shard.totals.named()
@@ -153,6 +155,15 @@ class _Coordinator:
             failure=failure,
             totals=shard.totals if done else None,
         )
+
+    def _finish(self, shard: Shard) -> Failure | None:
+        try:
+            shard.finish_survey()
+        except LedgerError as error:
+            return error
+        except OSError as error:
+            return SourceError.of(str(error.filename or shard.plan.settings.source), error)
+        return None
 
     def _start(self, shard: Shard, allowance: Allowance, read_before: int) -> None:
         while len(self._flight.tasks) < allowance.tasks:

@@ -1,8 +1,12 @@
 """A run from its guards to its report. What does the work is given: this process, or coordinators on Ray.
 
-Phases: 1 everything that can be migrated where it stands; 2 users in foreign directories and the halves of split
-sessions; 3 vector sets, whose owners are known by then. Each phase is recorded in the ledger, so a run that was
+Phases: 1 everything that can be migrated where it stands; 3 users in foreign directories and the halves of split
+sessions; 4 vector sets, whose owners are known by then. Each phase is recorded in the ledger, so a run that was
 interrupted goes on wherever it was.
+
+Once a run has ended, the next ones carry over what has changed since. Their phase 1 is a survey, which finds the
+changes and writes nothing; the guards judge them (`guards.check_changes`); phase 2 does what was put off, and phase 5
+puts away what v2 no longer has.
 """
 
 from __future__ import annotations
@@ -10,23 +14,25 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from migration import guards, linking
+from migration.issues import Issue
 from migration.job import RunSettings, shown_path
 from migration.ledger import Span, entries, index, journals
 from migration.linking import Halves, Written
 from migration.progress import Progress
 from migration.report import RunReport
 from migration.shard import Shard, ShardPlan, Totals
-from migration.state import Control, State
+from migration.state import Control, RefusedError, State
 from migration.target import Target, TargetError
 from migration.unit import TRANSFORM_VERSION
 from migration.v2.layout import natural_home, sort_child
 from migration.v2.read import SourceError, is_g1_user, list_below, scan
 from migration.worker import Item, Task, process
+from modules.core.layout import component
 
 _FENCE_TIMEOUT_S = 60.0
 
@@ -43,6 +49,7 @@ class Phase:
     run: int
     state: State
     items: tuple[Item, ...] | None = None
+    survey: bool = False
 
     def shard_plan(self, shard: int, shards: int, incarnation: int) -> ShardPlan:
         journal = f"{self.run:06d}-{self.number}-{shard:04d}-{incarnation:03d}.journal"
@@ -56,6 +63,7 @@ class Phase:
             journal=f"{self.state.ledger}/{journal}",
             fence=self.state.fence(shard),
             items=self.items,
+            survey=self.survey,
         )
 
 
@@ -84,6 +92,7 @@ class LocalBackend:
             while (task := _next_task(shard)) is not None:
                 shard.record([(task, process(task))])
                 on_progress(progress_of(phase.name, shard.totals, time.monotonic() - started, Control(), self, 0))
+            shard.finish_survey()
         finally:
             shard.close()
         return shard.totals
@@ -122,11 +131,13 @@ def ignore_progress(_: Progress) -> None:
 
 @dataclass(slots=True)
 class Engine:
-    """One run."""
+    """One run. *final*: v2 is fenced, so that nothing may change while the run is under way."""
 
     settings: RunSettings
     backend: Backend
     on_progress: OnProgress = ignore_progress
+    limits: guards.ChangeLimits = field(default_factory=guards.ChangeLimits)
+    final: bool = False
     state: State = field(init=False)
     _profiles: dict[str, str] = field(default_factory=dict)
 
@@ -146,12 +157,18 @@ class Engine:
             guards.check_same_run(self.settings, earlier)
             self.state.wait_for_fences(_FENCE_TIMEOUT_S)
             run = 1 + max([_run_of(path) for path in journals(self.state.ledger)] + [(earlier or {}).get("run", 0)])
-            self._note(run, "running", started_at)
+            complete = (earlier or {}).get("complete")
+            if complete is not None:
+                self.settings = replace(self.settings, settled_ns=int((earlier or {})["updated_at"] * 1e9))
+            self._note(run, "running", started_at, complete)
             try:
-                totals = self._phases(run)
+                totals = self._phases(run, survey=complete is not None)
+                if self.final and totals.newest_ns > started_at * 1e9:
+                    totals.note(Issue("still_written", self.settings.source))
             except BaseException as error:
+                outcome = "refused" if isinstance(error, RefusedError) else "interrupted"
                 try:
-                    self._note(run, "interrupted", started_at)
+                    self._note(run, outcome, started_at, complete)
                 except TargetError as problem:  # what stopped the run is what must be said
                     error.add_note(f"run.json still says that the run is under way: {problem}")
                 raise
@@ -160,31 +177,45 @@ class Engine:
                 totals, self.settings, run, time.perf_counter() - started, self.backend.workers, self.backend.shards
             )
             report.write(self.state.reports)
-            self._note(run, "finished", started_at)
+            self._note(run, "finished", started_at, complete if complete is not None else run)
         finally:
             os.close(lock)
         return report
 
-    def _phases(self, run: int) -> Totals:
-        totals = self.backend.run_phase(Phase("migrate", 1, self.settings, run, self.state), self.on_progress)
-        later = (("put together", 2, self._items_to_link), ("vectors", 3, self._vector_items))
+    def _phases(self, run: int, *, survey: bool) -> Totals:
+        first = Phase("survey" if survey else "migrate", 1, self.settings, run, self.state, survey=survey)
+        totals = self.backend.run_phase(first, self.on_progress)
+        guards.check_changes(self.settings.target, totals.changes, self.limits)
+        later = (
+            ("migrate", 2, _put_off),
+            ("put together", 3, self._items_to_link),
+            ("vectors", 4, self._vector_items),
+            ("remove", 5, _gone),
+        )
+        present: set[tuple[str, bytes]] = set()
         for name, number, items_of in later:
             try:
                 items = items_of(totals)
             except OSError as error:  # of looking at the source again
                 raise SourceError.of(str(error.filename or self.settings.source), error) from error
+            if number == 5:
+                items += [
+                    _removed_later(kind, name) for kind, name in totals.changes.later if (kind, name) not in present
+                ]
+            present |= {(item.span.kind, item.span.name) for item in items}
             if items:
                 phase = Phase(name, number, self.settings, run, self.state, tuple(items))
                 totals.merge(self.backend.run_phase(phase, self.on_progress))
         return totals
 
-    def _note(self, run: int, outcome: str, started_at: float) -> None:
+    def _note(self, run: int, outcome: str, started_at: float, complete: int | None) -> None:
         self.state.write(
             "run.json",
             {
                 **guards.identity(self.settings),
                 "run": run,
                 "outcome": outcome,
+                "complete": complete,
                 "started_at": started_at,
                 "updated_at": time.time(),
                 "transform_version": TRANSFORM_VERSION,
@@ -303,8 +334,8 @@ class Engine:
         """rag/indices/document_registry.json, unless it is there and says the same."""
         documents = {row[1]: row[2:] for row in totals.facts if row[0] == "document"}
         path = "rag/indices/document_registry.json"
-        data = registry_json(documents)
         present = _bytes(f"{self.settings.target}/{path}")
+        data = registry_json(documents, self._documents_of_the_platform(present, documents))
         if present == data or (present is None and not documents):
             return
         target = Target(self.settings.target)
@@ -313,14 +344,44 @@ class Engine:
         finally:
             target.close()
 
+    def _documents_of_the_platform(self, present: bytes | None, migrated: Collection[str]) -> dict[str, Any]:
+        """What the registry says of documents that the platform has added and still has."""
+        if present is None or self.settings.settled_ns is None:
+            return {}
+        try:
+            known = json.loads(present)["documents"]
+        except (ValueError, KeyError, TypeError):
+            return {}  # derived, and damaged: it is made anew from what there is
+        home = f"{self.settings.target}/rag/documents"
+        return {
+            document: entry
+            for document, entry in known.items()
+            if document not in migrated and os.path.exists(f"{home}/{component(document)}/metadata.json")
+        }
 
-def registry_json(documents: Mapping[str, Sequence[str]]) -> bytes:
-    """The document registry: {id: [user_id, session_id, title, content_type, size in bytes, sha256]} as its JSON."""
+
+def _put_off(totals: Totals) -> list[Item]:
+    return list(totals.changes.put_off)
+
+
+def _gone(totals: Totals) -> list[Item]:
+    return list(totals.changes.gone_items)
+
+
+def _removed_later(kind: str, name: bytes) -> Item:
+    decoded = name.decode("utf-8", "surrogatepass") if kind == "merge" else os.fsdecode(name)
+    return Item("removed", decoded, extra=(kind, None))
+
+
+def registry_json(documents: Mapping[str, Sequence[str]], others: Mapping[str, Any] | None = None) -> bytes:
+    """The document registry: {id: [user_id, session_id, title, content_type, size in bytes, sha256]} as its JSON, with
+    the entries of *others* as they are."""
     keys = ("user_id", "session_id", "title", "content_type", "size_bytes", "sha256")
-    registry: dict[str, Any] = {}
-    for document, row in sorted(documents.items()):
+    registry: dict[str, Any] = dict(others or {})
+    for document, row in documents.items():
         entry: dict[str, Any] = dict(zip(keys, row, strict=True))
         registry[document] = {**entry, "size_bytes": int(entry["size_bytes"]), "sha256": entry["sha256"] or None}
+    registry = dict(sorted(registry.items()))
     text = json.dumps({"documents": registry}, ensure_ascii=False, indent=2)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 

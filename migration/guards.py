@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from migration.items import source_items
@@ -10,7 +11,10 @@ from migration.job import RunSettings
 from migration.state import RefusedError, State
 from migration.v2.names import V2Names
 from migration.v2.read import SourceError
+from migration.worker import Changes
 from migration.zones import zone
+
+_MANY = 20
 
 
 def check_source(settings: RunSettings) -> None:
@@ -67,6 +71,38 @@ def check_same_run(settings: RunSettings, earlier: dict[str, Any] | None) -> Non
                 f"{settings.target}: was made with {key} {earlier[key]!r}, not {now[key]!r}; "
                 f"give the same {option}, or migrate into another directory"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLimits:
+    """How much may differ from the run before. *deletes*: the share of the known sessions that may be gone;
+    *all_changed*: whether every one of them may have changed."""
+
+    deletes: float = 0.5
+    all_changed: bool = False
+
+
+def check_changes(target: str, changes: Changes, limits: ChangeLimits) -> None:
+    """Raises `RefusedError` when what a survey found looks like another tree, or an emptied one, rather than like
+    work that went on. Nothing was written by then."""
+    known, gone = changes.known, changes.gone
+    if not known:
+        return
+    if gone == known and not changes.added:
+        raise RefusedError(
+            f"{target}: all {known} sessions of the run before are gone from the source, and there is nothing else; "
+            "an empty listing is never taken for deletions: look at --from"
+        )
+    if gone > limits.deletes * known:
+        raise RefusedError(
+            f"{target}: {gone} of {known} sessions of the run before are gone from the source, more than "
+            f"{limits.deletes:.0%}; if they were deleted, say --allow-deletes {min(100, -(-100 * gone // known))}%"
+        )
+    if changes.changed == known - gone and changes.changed >= _MANY and not limits.all_changed:
+        raise RefusedError(
+            f"{target}: every one of {changes.changed} sessions has changed since the run before, as in another tree; "
+            "look at --from, or say --allow-all-changed"
+        )
 
 
 def identity(settings: RunSettings) -> dict[str, Any]:

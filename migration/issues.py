@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "attic_json": (Severity.NOTICE, "not a JSON object; carried to the attic, its place built from what else there is"),
     "cp1252": (Severity.NOTICE, "not UTF-8; read as cp1252"),
     "deferred_user": (Severity.NOTICE, "belongs to the user that its record names, not to its directory's"),
+    "deleted": (Severity.NOTICE, "gone from v2 since an earlier run; archived, and no longer live"),
     "document_without_entry": (Severity.NOTICE, "document that documents/metadata.json does not list"),
     "duplicate_ids": (Severity.NOTICE, "message ids that occur more than once; all kept"),
     "entry_without_file": (Severity.NOTICE, "documents/metadata.json lists a document that is not there"),
@@ -40,7 +41,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "vector_orphans": (Severity.NOTICE, "vectors without a line, or lines without a vector"),
     "vector_owner": (Severity.NOTICE, "vector set whose owner is not certain; it stays with its directory's user"),
     "vector_unreadable": (Severity.NOTICE, "vectors that numpy cannot read; carried over byte for byte"),
-    "conflict": (Severity.ATTENTION, "changed in the source and on the new side; the new side was left as it is"),
+    "conflict": (Severity.ATTENTION, "v2 and the platform say different things; both are kept"),
+    "replaced": (Severity.ATTENTION, "changed on both sides; v2's stands, the platform's is in .migration/replaced"),
+    "still_written": (Severity.ATTENTION, "v2 was written to during the final run: fence it, then run --final again"),
     "unread": (Severity.ATTENTION, "could not be read and is not migrated"),
     "unbalanced": (Severity.ATTENTION, "the sums of files or lines do not match"),
 }

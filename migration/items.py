@@ -40,6 +40,27 @@ def source_items(settings: RunSettings) -> Iterator[Item]:
             yield Item("strays", name)
 
 
+LATER_KINDS = frozenset(("merge", "vectors"))
+"""Kinds of items that follow from what was found, not from a listing."""
+
+
+def is_in_source(settings: RunSettings, kind: str, name: str) -> bool:
+    """Whether v2 has the directory that an item of the ledger names. Raises `OSError` when that cannot be told."""
+    source, names = settings.source, settings.names
+    paths = [f"{source}/{name}"]
+    if kind == "user":
+        paths += [f"{source}/{users}/{name}" for users in names.users_dirs]
+    return any(_exists(path) for path in paths)
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def shard_of(item: Item, shards: int) -> int:
     """The shard that an item belongs to: stable, by its kind and name (the children of a user stay together)."""
     return shard_of_span(item.span.kind, item.span.name, shards)

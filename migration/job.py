@@ -27,13 +27,15 @@ from migration.v2.read import ATTEMPTS, RACY_NS, Listing, open_file, read_file, 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run is asked to do. Paths are absolute; `source` is never written to."""
+    """What a run is asked to do. Paths are absolute; `source` is never written to. *settled_ns*: when the run before
+    ended (ns since the epoch): what was written to the target since then, the platform wrote."""
 
     source: str
     target: str
     names: V2Names = field(default_factory=V2Names)
     extra_roots: tuple[str, ...] = ()
     source_timezone: str | None = None
+    settled_ns: int | None = None
 
 
 SourceFile = tuple[str, int, int, str]  # name in the ledger, size in bytes, mtime in ns, path
@@ -62,6 +64,13 @@ class Job:
     @property
     def names(self) -> V2Names:
         return self.settings.names
+
+    def finished(self, draft: UnitDraft) -> Unit:
+        """The drafted unit, with the files that were written for it."""
+        for path in self.target.replaced:
+            draft.issue("replaced", path)
+        self.target.replaced.clear()
+        return draft.finished(self.target.take_outputs())
 
     def shown(self, path: str) -> str:
         """A source path as it is recorded: relative to its root, as text."""

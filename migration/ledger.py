@@ -159,7 +159,7 @@ def units_at(places: Iterable[Place], low: bytes | None = None, high: bytes | No
         if payload is None:
             raise LedgerError(place.journal, f"no record at {place.offset}")
         units.update({unit.name: unit for unit in _units_of(payload)})
-    return units
+    return {name: unit for name, unit in units.items() if not unit.is_removed}
 
 
 def entries(directory: str) -> Iterator[Entry]:

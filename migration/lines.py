@@ -84,6 +84,10 @@ class Conversation:
     _ids: set[str] = field(default_factory=set)
 
     @property
+    def ids(self) -> set[str]:
+        return self._ids
+
+    @property
     def written(self) -> int:
         """Lines of the migrated file."""
         return self.messages + self.salvaged

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from migration.embed import SourceObject, display_name
-from migration.issues import Issue
 from migration.job import Job, SourceFile
 from migration.people import write_profile
-from migration.sessions import SessionWriter, SourcePart, all_files, new_side_has_written
+from migration.sessions import SessionWriter, SourcePart, all_files
 from migration.unit import ELSEWHERE, MIGRATED, Unit, UnitDraft, ledger_name, ledger_path
 from migration.users import UserDirectory, UserRoot, by_user
 from migration.v2.layout import SessionFiles, sort_child
@@ -103,9 +102,6 @@ class UserMerge:
             unchanged = not undone and self.job.is_unchanged(known, _files_of(part for part, _ in parts))
             if self._unread.issues or unchanged:
                 return known, True
-            if new_side_has_written(self.job, known):
-                conflict = Issue("conflict", self.job.shown(parts[-1][0].directory))
-                return msgspec.structs.replace(known, issues=[*known.issues, conflict]), True
         for part, _ in parts:
             if part.files.session is not None:
                 self.job.read_object(
@@ -124,7 +120,7 @@ class UserMerge:
         )
         writer.write()
         draft.issue("deferred_user", self.job.shown(parts[-1][0].directory), self.user_id)
-        unit = draft.finished()
+        unit = self.job.finished(draft)
         if self._unread.issues:  # a part may be missing: to be done again, whatever its files are then
             unit = msgspec.structs.replace(unit, version=0)
         return unit, False
@@ -167,7 +163,7 @@ class UserMerge:
             draft.issue("merged", self.job.shown(found[0][0]), ", ".join(self.job.shown(p) for p, _ in records[1:]))
         else:
             draft.issue("deferred_user", self.job.shown(found[0][0]), self.user_id)
-        return draft.finished(), False
+        return self.job.finished(draft), False
 
     def _name(self, path: str) -> str:
         """A path as the unit names it: relative to the source."""

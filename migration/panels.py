@@ -10,6 +10,7 @@ from migration.definitions import PanelFacts, panel_metadata
 from migration.embed import SourceObject, display_name
 from migration.job import Job
 from migration.lines import Conversation, LineRules, timestamp_of
+from migration.new_side import CONFLICTS, NewSide, locked
 from migration.people import write_persona
 from migration.unit import Unit, UnitDraft, ledger_name
 from migration.users import files_below
@@ -33,9 +34,9 @@ def migrate_panel(job: Job, path: str, known: Unit | None) -> tuple[Unit, bool]:
     if BACKUP.fullmatch(panel) or not any(_is_of_a_panel(job, file) for file in files):
         for file in files:
             job.stray(draft, f"{path}/{file}", ledger_name(file))
-        return draft.finished(), False
+        return job.finished(draft), False
     _PanelWriter(job, draft, path, panel, listing.files).write(files)
-    return draft.finished(), False
+    return job.finished(draft), False
 
 
 def migrate_global_personas(job: Job, directory: str, known: Unit | None) -> tuple[Unit, bool]:
@@ -47,7 +48,7 @@ def migrate_global_personas(job: Job, directory: str, known: Unit | None) -> tup
         entries = sorted(scan(directory), key=lambda entry: entry.name)
     except OSError as error:
         draft.issue("unread", job.shown(directory), error.strerror or str(error))
-        return draft.finished(), False
+        return job.finished(draft), False
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             listing = list_below(entry.path)
@@ -64,7 +65,7 @@ def migrate_global_personas(job: Job, directory: str, known: Unit | None) -> tup
                 write_persona(job, draft, entry.path, ledger_name(entry.name), stem, home, None, "G3")
             else:
                 job.stray(draft, entry.path, ledger_name(entry.name))
-    return draft.finished(), False
+    return job.finished(draft), False
 
 
 def _is_unchanged(job: Job, known: Unit, directory: str) -> bool:
@@ -96,8 +97,13 @@ class _PanelWriter:
         self.exact: dict[str, Any] = {}
 
     def write(self, files: Sequence[str]) -> None:
+        with locked(self.job.target, f"{self.home}/transcript.jsonl", f"{self.home}/metadata.json") as new_side:
+            self._write(files, new_side)
+
+    def _write(self, files: Sequence[str], new_side: NewSide) -> None:
         job, names = self.job, self.job.names
         record: SourceObject | None = None
+        text: bytes | None = None
         conversation = Conversation(LineRules("", self.id, job.settings.source_timezone))
         insights: list[tuple[str, bytes]] = []
         for file in files:
@@ -105,7 +111,7 @@ class _PanelWriter:
             if file == names.panel:
                 record = self._object(file)
             elif file == names.messages:
-                self._transcript(conversation, file)
+                text = self._transcript(conversation, file)
             elif head == names.insights and rest.endswith(".json") and "/" not in rest:
                 insight = self._object(file)
                 if insight is not None:
@@ -117,6 +123,14 @@ class _PanelWriter:
                 )
             else:
                 job.stray(self.draft, f"{self.path}/{file}", ledger_name(file))
+        added = new_side.merged(text, conversation.ids)
+        if text is not None or added.lines:
+            whole = (text or b"") + b"".join(line + b"\n" for line in added.lines)
+            job.target.write(f"{self.home}/transcript.jsonl", whole, merged=True)
+        if added.conflicts:
+            conflicts = b"".join(line + b"\n" for line in added.conflicts)
+            job.target.write(f"{self.home}/{CONFLICTS}", conflicts, merged=True)
+            self.draft.issue("conflict", job.shown(self.path), f"{len(added.conflicts)} messages in {CONFLICTS}")
         self._write_lists(record, insights)
         job.target.write(f"{self.home}/metadata.json", self._metadata(record, conversation, insights))
         self._count(conversation)
@@ -128,16 +142,17 @@ class _PanelWriter:
             self.exact[display_name(file)] = kept
         return found
 
-    def _transcript(self, conversation: Conversation, file: str) -> None:
+    def _transcript(self, conversation: Conversation, file: str) -> bytes | None:
         data = self.job.read(self.draft, f"{self.path}/{file}", ledger_name(file))
         if data is None:
-            return
-        self.job.target.write(f"{self.home}/transcript.jsonl", conversation.add(data))
+            return None
+        text = conversation.add(data)
         if conversation.quarantine:
             self.job.target.write(f"{self.home}/quarantine.jsonl", b"".join(conversation.quarantine))
         kept = conversation.exact()
         if kept:
             self.exact[self.job.names.messages] = kept
+        return text
 
     def _write_lists(self, record: SourceObject | None, insights: Sequence[tuple[str, bytes]]) -> None:
         listed = record.raw_if("personas", list, b"[]") if record else b"[]"

@@ -116,7 +116,8 @@ class PlainSessions:
         counts[_PROFILES] = 1
         files = [(name, len(raw), status.st_mtime_ns, MIGRATED)]
         digest = content_digest([xxhash.xxh3_128_digest(raw)])
-        return Unit("", files, counts, digest, racy=job.now_ns - status.st_mtime_ns <= RACY_NS)
+        racy = job.now_ns - status.st_mtime_ns <= RACY_NS
+        return Unit("", files, counts, digest, racy=racy, outputs=job.target.take_outputs())
 
     def _look(self, child: str) -> bool | None:
         """Whether the session has messages; None when it has no record, or anything else."""

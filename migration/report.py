@@ -41,6 +41,9 @@ class RunReport:
     work_s: float
     issues: Mapping[str, int]
     examples: Mapping[str, Sequence[Issue]] = field(default_factory=dict)
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
 
     @classmethod
     def of(
@@ -63,6 +66,9 @@ class RunReport:
             work_s=totals.work_s,
             issues=dict(sorted(totals.issues.items())),
             examples={kind: tuple(rows) for kind, rows in sorted(totals.examples.items())},
+            added=totals.changes.added,
+            changed=totals.changes.changed,
+            deleted=totals.changes.deleted,
         )
 
     @property
@@ -103,6 +109,9 @@ class RunReport:
             "unread": self.files.get(UNREAD, 0),
             "bytes": self.bytes,
             "resumed": self.resumed,
+            "added": self.added,
+            "changed": self.changed,
+            "deleted": self.deleted,
             "units": self.units,
             "tasks": self.tasks,
             "work_s": round(self.work_s, 6),
@@ -145,6 +154,7 @@ class RunReport:
 _SECTIONS = (
     ("Migrated", ("users", "sessions", "messages", "documents", "contexts", "profiles", "personas", "panels")),
     ("Also", ("panel_messages", "archived", "archived_messages", "archived_documents", "vector_sets", "resumed")),
+    ("Since the run before", ("added", "changed", "deleted")),
     ("Lines of message files", ("lines", "salvaged", "quarantined", "blank")),
     ("Source files", ("migrated_files", "attic", "ignored", "unread", "links", "special", "empty_dirs", "bytes")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ def file_of(raw: bytes, notes: Mapping[str, bytes]) -> bytes:
 def restore_session(work: Work, place: SessionPlace) -> None:
     """Writes a session's files except the documents of a live one; one made on the platform is noted for later."""
     values = work.read_members(f"{place.home}/metadata.json")
-    if values is None:
+    if values is None or (place.stamp is not None and _was_deleted_in_v2(values)):
         return
     with work.reporting(place.home):
         session = migrated_session(work, place, values)
@@ -138,6 +139,15 @@ def restore_session(work: Work, place: SessionPlace) -> None:
             work.outcome.new_users.add(place.user)
         else:
             work.find("damaged", f"{place.home}/metadata.json", "archived, and without legacy")
+
+
+def _was_deleted_in_v2(values: Mapping[str, bytes]) -> bool:
+    """Whether a later run of the migration archived the session because v2 no longer had it."""
+    try:
+        legacy = json.loads(values.get("legacy", b"null"))
+    except ValueError:
+        return False
+    return isinstance(legacy, dict) and legacy.get("deleted_from_v2") is True
 
 
 def restore_new_session(work: Work, place: SessionPlace) -> None:

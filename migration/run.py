@@ -17,6 +17,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 
 from migration.coordinator import Allowance, Coordinator, Turn
 from migration.engine import Engine, OnProgress, Phase, ignore_progress
+from migration.guards import ChangeLimits
 from migration.items import count_users
 from migration.job import RunSettings
 from migration.progress import Progress
@@ -362,6 +363,8 @@ def migrate(
     shards: int | None = None,
     address: str | None = None,
     on_progress: OnProgress = ignore_progress,
+    limits: ChangeLimits | None = None,
+    final: bool = False,
 ) -> RunReport:
     """Migrates on Ray: a local one for this call, or the cluster at *address*.
 
@@ -371,4 +374,4 @@ def migrate(
         count = cluster.worker_count()
         backend = RayBackend(count, shards or default_shards(count))
         backend.warm()
-        return Engine(settings, backend, on_progress).run()
+        return Engine(settings, backend, on_progress, limits or ChangeLimits(), final).run()

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     for option, number in (("--workers", settings.workers), ("--shards", settings.shards)):
         if number is not None:
             run += [option, str(number)]
+    if args.final:
+        run.append("--final")
     code = modchat.main(run)
     if code == 0 and args.final:
         code = modchat.main(["migrate", "validate", *places])

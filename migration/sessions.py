@@ -11,6 +11,7 @@ from migration.documents import DocumentFacts, document_metadata, registry_row
 from migration.embed import SourceObject, display_name, source_object
 from migration.job import Job
 from migration.lines import Conversation, LineRules, timestamp_of
+from migration.new_side import CONFLICTS, NewSide, locked
 from migration.transform import (
     Part,
     SessionFacts,
@@ -20,9 +21,9 @@ from migration.transform import (
     session_metadata,
     shared_conversation,
 )
-from migration.unit import ELSEWHERE, MIGRATED, Unit, UnitDraft, ledger_name, path_fact, printable, text_fact
+from migration.unit import ELSEWHERE, MIGRATED, UnitDraft, ledger_name, path_fact, printable, text_fact
 from migration.v2.layout import SessionFiles, is_redirected
-from migration.v2.read import FileFacts, read_regular
+from migration.v2.read import FileFacts
 from modules.core.layout import component
 
 
@@ -86,12 +87,23 @@ class SessionWriter:
 
     def write(self) -> None:
         places = self._places()
+        messages, metadata = f"{places.session}/messages.jsonl", f"{places.session}/metadata.json"
+        if self.stamp is not None:
+            self._write(places, NewSide())
+            return
+        with locked(self.job.target, messages, metadata) as new_side:
+            self._write(places, new_side)
+
+    def _write(self, places: _Places, new_side: NewSide) -> None:
         existing = set(self.job.target.names(places.session))
         conversation, lines, text = self._messages()
         self._shards(places)
+        added = new_side.merged(text, conversation.ids)
+        self._keep_conflicts(places, added.conflicts)
         written = set()
-        if text is not None:
-            self.job.target.write(f"{places.session}/messages.jsonl", text)
+        if text is not None or added.lines:
+            whole = (text or b"") + b"".join(line + b"\n" for line in added.lines)
+            self.job.target.write(f"{places.session}/messages.jsonl", whole, merged=True)
             written.add("messages.jsonl")
         if conversation.quarantine:
             self.job.target.write(f"{places.session}/quarantine.jsonl", b"".join(conversation.quarantine))
@@ -104,10 +116,22 @@ class SessionWriter:
         kept = conversation.exact()
         if kept:
             self._exact[self.job.names.messages] = kept
-        self.job.target.write(f"{places.session}/metadata.json", self._metadata(conversation, lines, generation))
+        metadata = self._metadata(conversation, lines, generation, new_side, len(added.lines))
+        self.job.target.write(f"{places.session}/metadata.json", metadata, merged=True)
         if self.stamp is None:
             self.draft.written[places.session] = len(text) if text is not None else -1
         self._count(conversation)
+
+    def _keep_conflicts(self, places: _Places, lines: Sequence[bytes]) -> None:
+        """Keeps what the platform says otherwise than v2."""
+        if not lines:
+            return
+        path = f"{places.session}/{CONFLICTS}"
+        kept = self.job.target.read(path) or b""
+        known = set(kept.split(b"\n"))
+        kept += b"".join(line + b"\n" for line in lines if line not in known)
+        self.job.target.write(path, kept, merged=True)
+        self.draft.issue("conflict", self.job.shown(self.parts[0].directory), f"{len(lines)} messages in {CONFLICTS}")
 
     def _places(self) -> _Places:
         user, session = component(self.user_key), component(self.session_key)
@@ -247,7 +271,9 @@ class SessionWriter:
         record = next((record for record in self.records if record is not None), None)
         return session_generation(record, self.session_id, under_users=self.parts[0].under_users, own_ids=own_ids)
 
-    def _metadata(self, conversation: Conversation, lines: list[int], generation: str) -> bytes:
+    def _metadata(
+        self, conversation: Conversation, lines: list[int], generation: str, new_side: NewSide, new_messages: int
+    ) -> bytes:
         parts = []
         for part, record, part_lines in zip(self.parts, self.records, lines, strict=True):
             if part.files.session:
@@ -258,6 +284,9 @@ class SessionWriter:
             files = [self._within(part, file) for file in all_files(part.files)]
             parts.append(Part(self.job.shown(part.directory), record, tuple(files), part_lines))
         record = newest(parts)
+        changed, both = new_side.changes(record)
+        for name in both:
+            self.draft.issue("conflict", self.job.shown(self.parts[0].directory), f"{name}: the platform's stays")
         needs_times = record is None or not (record.text("created_at") and record.text("updated_at"))
         return session_metadata(
             SessionFacts(
@@ -274,6 +303,8 @@ class SessionWriter:
                 exact=self._exact,
                 archived_at=archived_at(self.stamp) if self.stamp is not None else None,
                 source_timezone=self.job.settings.source_timezone,
+                new_messages=new_messages,
+                new_side=changed,
             )
         )
 
@@ -335,23 +366,6 @@ def _sums(conversation: Conversation) -> dict[str, int]:
         "quarantined": conversation.quarantined,
         "blank": len(conversation.blank),
     }
-
-
-def new_side_has_written(job: Job, known: Unit) -> bool:
-    """Whether messages of the unit's sessions were written on the new side since it was migrated."""
-    return any(_has_grown(job, session, size) for session, size in known.written.items())
-
-
-def _has_grown(job: Job, session: str, size: int) -> bool:
-    """Whether the session's messages are more than the migration wrote, which were *size* bytes (-1: no file) when its
-    unit was recorded. Another unit may have put it together with other parts since then; so metadata.json decides."""
-    now = job.target.size(f"{session}/messages.jsonl")
-    if now is None or now == size:
-        return False
-    found = source_object(read_regular(f"{job.target.base}/{session}/metadata.json"))
-    legacy = found.value.get("legacy") if not isinstance(found, str) else None
-    lines = read_regular(f"{job.target.base}/{session}/messages.jsonl").count(b"\n")
-    return not isinstance(legacy, dict) or legacy.get("messages") != str(lines)
 
 
 def extension_of(name: str) -> str:

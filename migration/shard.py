@@ -6,17 +6,18 @@ has them done somehow, and hands the results in. A result is recorded in the led
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from migration.issues import Issue
-from migration.items import shard_of, shard_of_span, source_items
+from migration.items import LATER_KINDS, is_in_source, shard_of, shard_of_span, source_items
 from migration.job import RunSettings
-from migration.ledger import Journal, Place, index
+from migration.ledger import Journal, Place, index, units_at
 from migration.unit import COUNTS, counts_named
-from migration.worker import MAX_TASK_BYTES, Item, Result, Task
+from migration.worker import MAX_TASK_BYTES, Changes, Item, Result, Task
 
 _FIRST_BATCH = 32
 _LARGEST_BATCH = 512
@@ -54,6 +55,8 @@ class Totals:
     resumed: int = 0
     tasks: int = 0
     work_s: float = 0.0
+    changes: Changes = field(default_factory=Changes)
+    newest_ns: int = 0
 
     def add(self, result: Result) -> None:
         self._sum(result)
@@ -61,10 +64,13 @@ class Totals:
         self.work_s += result.seconds
         self.facts += result.facts
         for issue in result.issues:
-            self.issues[issue.kind] = self.issues.get(issue.kind, 0) + 1
-            examples = self.examples.setdefault(issue.kind, [])
-            if len(examples) < _ISSUES_KEPT:
-                examples.append(issue)
+            self.note(issue)
+
+    def note(self, issue: Issue) -> None:
+        self.issues[issue.kind] = self.issues.get(issue.kind, 0) + 1
+        examples = self.examples.setdefault(issue.kind, [])
+        if len(examples) < _ISSUES_KEPT:
+            examples.append(issue)
 
     def merge(self, other: Totals) -> None:
         self._sum(other)
@@ -88,11 +94,16 @@ class Totals:
         self.users += other.users
         self.units += other.units
         self.resumed += other.resumed
+        self.newest_ns = max(self.newest_ns, other.newest_ns)
+        self.changes.merge(other.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """What one shard is to do: its part of the source (items None), or given items."""
+    """What one shard is to do: its part of the source (items None), or given items.
+
+    A *survey* writes nothing to the target: it finds what is to be done.
+    """
 
     settings: RunSettings
     run: int
@@ -103,6 +114,7 @@ class ShardPlan:
     journal: str
     fence: str
     items: tuple[Item, ...] | None = None
+    survey: bool = False
 
 
 class Shard:
@@ -118,6 +130,7 @@ class Shard:
         self._ahead: deque[Item] = deque()
         self._exhausted = self._at_end = False
         self._batch = _FIRST_BATCH
+        self._seen: set[tuple[str, bytes]] = set()
 
     @property
     def exhausted(self) -> bool:
@@ -138,8 +151,37 @@ class Shard:
         if not items:
             return None
         plan = self.plan
-        places = [self._places.get((item.span.kind, item.span.name), ()) for item in items]
-        return Task(plan.settings, plan.run, plan.phase, items, places, plan.fence, attempts, max_bytes=max_bytes)
+        keys = [(item.span.kind, item.span.name) for item in items]
+        if plan.survey:
+            self._seen.update(keys)
+        places = [self._places.get(key, ()) for key in keys]
+        return Task(
+            plan.settings,
+            plan.run,
+            plan.phase,
+            items,
+            places,
+            plan.fence,
+            attempts,
+            max_bytes=max_bytes,
+            survey=plan.survey,
+        )
+
+    def finish_survey(self) -> None:
+        """When everything was seen: notes what the ledger knows of, and v2 no longer has at all."""
+        if not self.plan.survey:
+            return
+        changes = self.totals.changes
+        for (kind, name), places in self._places.items():
+            if kind in LATER_KINDS:
+                changes.later.append((kind, name))
+            elif (kind, name) not in self._seen and not is_in_source(self.plan.settings, kind, os.fsdecode(name)):
+                units = units_at(places)
+                if units:
+                    count = sum(unit.counts[COUNTS.index("sessions")] for unit in units.values())
+                    changes.known += count
+                    changes.gone += count
+                    changes.gone_items.append(Item("removed", os.fsdecode(name), extra=(kind, None)))
 
     def record(self, results: Iterable[tuple[Task, Result]]) -> None:
         """Makes what the results say durable, then counts it."""

@@ -19,7 +19,7 @@ def migrate_strays(job: Job, directory: str, known: Unit | None) -> tuple[Unit, 
     except OSError as error:
         problem = SourceError.of(directory, error)
         draft.issue("vanished" if problem.is_gone else "unread", job.shown(directory), problem.reason)
-        return draft.finished(), False, []
+        return job.finished(draft), False, []
     below = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
     files = source_files((entry.name, entry) for entry in found)
     if known is not None and files is not None and job.is_unchanged(known, files):
@@ -31,4 +31,4 @@ def migrate_strays(job: Job, directory: str, known: Unit | None) -> tuple[Unit, 
             job.stray(draft, entry.path, ledger_name(entry.name))
     if not found:
         draft.count("empty_dirs")
-    return draft.finished(), False, below
+    return job.finished(draft), False, below

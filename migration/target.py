@@ -12,11 +12,13 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from contextlib import suppress
 
 import xxhash
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _COPY_CHUNK = 1 << 20
 
@@ -38,11 +40,22 @@ class TargetError(Exception):
         return cls(f"{base}/{path}", (error.strerror or str(error)) + hint.get(error.errno or 0, ""))
 
 
-class Target:
-    """The base directory of the platform's tree, open for writing."""
+class PutOff(Exception):
+    """Something would have been written, and this is not the time for it."""
 
-    def __init__(self, base: str) -> None:
+
+class Target:
+    """The base directory of the platform's tree, open for writing.
+
+    *settled_ns*: a file that was written after this time (ns since the epoch) was written by the platform, and is
+    kept under ``.migration/replaced`` before it is replaced; None while nobody else can have written.
+    """
+
+    def __init__(self, base: str, settled_ns: int | None = None) -> None:
         self.base = base
+        self.replaced: list[str] = []
+        self._settled_ns = settled_ns
+        self._outputs: list[str] = []
         try:
             self.fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -87,9 +100,18 @@ class Target:
         self._user = (user, fd)
         return fd
 
-    def write(self, path: str, data: bytes) -> None:
-        """Puts a whole file at *path*, in place of one that is there."""
+    def take_outputs(self) -> list[str]:
+        """The paths of all files that were written since the last call."""
+        taken, self._outputs = self._outputs, []
+        return taken
+
+    def write(self, path: str, data: bytes, *, merged: bool = False) -> None:
+        """Puts a whole file at *path*, in place of one that is there. *merged*: *data* holds what the platform wrote
+        there."""
         temporary = self._temporary(path)
+        if not merged:
+            self._keep_replaced(path, data)
+        self._outputs.append(path)
         try:
             fd = os.open(temporary, _WRITE_FLAGS, 0o666, dir_fd=self.fd)
             try:
@@ -107,6 +129,7 @@ class Target:
         An `OSError` of reading is raised as it is, one of writing as `TargetError`.
         """
         temporary = self._temporary(path)
+        self._outputs.append(path)
         sha256, xxh3, size = hashlib.sha256(), xxhash.xxh3_128(), 0
         try:
             fd = os.open(temporary, _WRITE_FLAGS, 0o666, dir_fd=self.fd)
@@ -133,6 +156,32 @@ class Target:
         except OSError as error:
             raise TargetError.of(self.base, path, error) from error
         return size, sha256.hexdigest(), xxh3.digest()
+
+    def move(self, path: str, to: str) -> bool:
+        """Moves a file or directory within the target; False when it is not there. Whatever stands at *to* goes."""
+        if not self.exists(path):
+            return False
+        self.directory(to.rpartition("/")[0])
+        self.remove(to)
+        try:
+            os.rename(path, to, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+        self._made = {made for made in self._made if made != path and not made.startswith(f"{path}/")}
+        return True
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(f"{self.base}/{path}")
+
+    def read(self, path: str) -> bytes | None:
+        """A regular file of the target; None when it is not there."""
+        try:
+            with open(os.open(path, _READ_FLAGS, dir_fd=self.fd), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
 
     def remove(self, path: str) -> None:
         """Takes a file or directory away, if it is there."""
@@ -169,11 +218,44 @@ class Target:
             code = ctypes.get_errno()
             raise TargetError(self.base, os.strerror(code))
 
+    def _keep_replaced(self, path: str, data: bytes) -> None:
+        """Keeps what the platform wrote at *path*, which is about to be replaced by something else."""
+        if self._settled_ns is None:
+            return
+        try:
+            status = os.stat(path, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if status.st_mtime_ns <= self._settled_ns or not stat.S_ISREG(status.st_mode) or self.read(path) == data:
+            return
+        when = time.strftime("%Y%m%d_%H%M%S", time.gmtime(status.st_mtime_ns / 1e9))
+        kept = f".migration/replaced/{when}/{path}"
+        self.directory(kept.rpartition("/")[0])
+        self.remove(kept)
+        os.link(path, kept, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.replaced.append(path)
+
     def _temporary(self, path: str) -> str:
         """Temporary name beside *path*: short whatever the name's length, and the same for every attempt."""
         parent, _, name = path.rpartition("/")
         self.directory(parent)
         return f"{parent}/{temporary_name(name)}" if parent else temporary_name(name)
+
+
+class UnwrittenTarget(Target):
+    """A target that is only looked at: whoever would change it gets `PutOff`."""
+
+    def directory(self, path: str) -> None:
+        raise PutOff(path)
+
+    def user_sessions(self, user: str) -> int:
+        raise PutOff(user)
+
+    def move(self, path: str, to: str) -> bool:
+        raise PutOff(path)
+
+    def remove(self, path: str) -> None:
+        raise PutOff(path)
 
 
 def temporary_name(name: str) -> str:

@@ -40,7 +40,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """What is known of a session when its metadata is written."""
+    """What is known of a session when its metadata is written. new_messages: how many the platform has added;
+    new_side: members of metadata.json that it has changed, as JSON."""
 
     user_id: str
     session_id: str
@@ -55,6 +56,8 @@ class SessionFacts:
     exact: Mapping[str, Any] = field(default_factory=dict)
     archived_at: str | None = None
     source_timezone: str | None = None
+    new_messages: int = 0
+    new_side: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class _PlainSession(msgspec.Struct, gc=False):
@@ -133,9 +136,12 @@ def session_metadata(facts: SessionFacts) -> bytes:
         *stamps,
         ("metadata", record.raw_object("metadata") if record else b"{}"),
         ("session_type", text_json(session_type_of(record, facts.session_id))),
-        ("message_count", b"%d" % facts.messages),
+        ("message_count", b"%d" % (facts.messages + facts.new_messages)),
         ("active", b"false" if facts.archived_at else b"true"),
     ]
+    if facts.new_side:
+        own = dict(facts.new_side)
+        pairs = [(name, own.pop(name, value)) for name, value in pairs] + list(own.items())
     if facts.archived_at:
         pairs.append(("archived_at", text_json(facts.archived_at)))
     pairs.append(("legacy", _session_legacy(facts, record, inferred)))

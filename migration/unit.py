@@ -22,6 +22,8 @@ TRANSFORM_VERSION = 1
 MIGRATED, ATTIC, IGNORED, UNREAD = "m", "a", "i", "u"
 ELSEWHERE = "e"  # another unit accounts for the file; this one only depends on it
 
+_REMOVED = -1  # the version of a unit that v2 no longer has, and whose outputs were put away
+
 COUNTS = (
     "sessions",
     "messages",
@@ -54,7 +56,7 @@ class Unit(msgspec.Struct, array_like=True, gc=False):
     counts: by position, as `COUNTS`; digest: `content_digest` of the source; written: size in bytes of the
     messages.jsonl of each session (-1: it has none), to see later whether the new side has written there; facts: what
     the linking needs; context: what it was migrated with besides its files; racy: a file was so young that its time
-    cannot show a later change.
+    cannot show a later change; outputs: the files written in the target, where they do not follow from `written`.
     """
 
     name: str
@@ -67,6 +69,24 @@ class Unit(msgspec.Struct, array_like=True, gc=False):
     facts: list[list[str]] = []
     context: str = ""
     racy: bool = False
+    outputs: list[str] = []
+
+    @property
+    def is_removed(self) -> bool:
+        return self.version == _REMOVED
+
+    @property
+    def all_outputs(self) -> set[str]:
+        """Every file of the target that the unit wrote."""
+        if self.outputs:
+            return {ledger_path(path) for path in self.outputs}
+        found = {f"{session}/metadata.json" for session in self.written}
+        return found | {f"{session}/messages.jsonl" for session, size in self.written.items() if size >= 0}
+
+
+def removed_unit(name: str) -> Unit:
+    """What the ledger keeps of a unit that v2 no longer has."""
+    return Unit(name, [], [0] * len(COUNTS), b"", version=_REMOVED)
 
 
 @dataclass(slots=True)
@@ -98,7 +118,7 @@ class UnitDraft:
         self.files[path] = (size, mtime_ns, disposition)
         self.digests[path] = digest
 
-    def finished(self) -> Unit:
+    def finished(self, outputs: list[str] | None = None) -> Unit:
         """The unit, with its sums checked: every file that was listed has one end, and so has every line."""
         self._check_sums()
         files = sorted(self.files)
@@ -112,6 +132,7 @@ class UnitDraft:
             facts=self.facts,
             context=self.context,
             racy=self.racy,
+            outputs=[ledger_name(path) for path in outputs or ()],
         )
 
     def _check_sums(self) -> None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from migration.embed import SourceObject, display_name, source_object
-from migration.issues import Issue
 from migration.job import Job, SourceFile
 from migration.people import write_persona, write_profile
 from migration.plain import PlainSessions
-from migration.sessions import SessionWriter, SourcePart, all_files, new_side_has_written
-from migration.unit import ELSEWHERE, IGNORED, UNREAD, Unit, UnitDraft, ledger_name, path_fact, text_fact
+from migration.sessions import SessionWriter, SourcePart, all_files
+from migration.target import PutOff
+from migration.unit import ELSEWHERE, IGNORED, UNREAD, Unit, UnitDraft, ledger_name, ledger_path, path_fact, text_fact
 from migration.v2.layout import ChildFiles, SessionFiles, is_own_directory, natural_home, sort_child
 from migration.v2.read import FileFacts, SourceError, list_below, read_regular, scan
 from modules.core.layout import component
@@ -103,12 +103,18 @@ class UserDirectory:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a user directory has been gone through: the units made or found, and the children that are left."""
+    """How far a user directory has been gone through: the units made or found, and the children that are left.
+
+    put_off: children (``""``: what stands beside them) that are to be migrated, and whether they were before, when the
+    target is only looked at; gone: units that v2 no longer has.
+    """
 
     units: list[tuple[Unit, bool]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     last: str | None = None
     seen_bytes: int = 0
+    put_off: list[tuple[str, Unit | None]] = field(default_factory=list)
+    gone: list[Unit] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -127,33 +133,69 @@ class UserMigration:
         them) until the deadline (of `time.perf_counter`) or the budget is passed, but does at least one."""
         progress = Progress()
         children, beside, problems = self._list()
+        above = None if low is None else os.fsencode(low)
+        up_to = None if high is None else os.fsencode(high)
+
+        def is_within(name: bytes) -> bool:
+            return (above is None or name > above) and (up_to is None or name <= up_to)
+
+        # By bytes, as the ledger orders them.
+        chosen = [child for name, child in sorted((os.fsencode(child), child) for child in children) if is_within(name)]
         with self._plain_way():
             if low is None:
-                self._add(progress, self._beside(beside, problems, self.known.get("")), known=self.known.get(""))
+                self._beside_once(progress, beside, problems)
             elif problems:  # said, and not recorded: what stands beside the children is another item's unit
                 progress.units.append((_unread(self.job, problems), True))
-            self._children(progress, children, low, high, deadline, budget_bytes)
+            self._children(progress, children, chosen, deadline, budget_bytes)
+        if not problems:
+            there = {ledger_name(child) for child in children}
+            end = None if progress.last is None or not progress.left else os.fsencode(progress.last)
+            for name, unit in self.known.items():
+                child = os.fsencode(ledger_path(name))
+                if name and name not in there and is_within(child) and (end is None or child <= end):
+                    progress.gone.append(unit)
+        return progress
+
+    def some(self, wanted: Sequence[str], deadline: float, budget_bytes: int) -> Progress:
+        """As `run`, for these children; ``""`` is what stands beside them."""
+        progress = Progress()
+        children, beside, problems = self._list()
+        with self._plain_way():
+            if "" in wanted:
+                self._beside_once(progress, beside, problems)
+            chosen = [child for child in wanted if child in children]
+            self._children(progress, children, chosen, deadline, budget_bytes)
         return progress
 
     def _children(
         self,
         progress: Progress,
         children: Mapping[str, list[UserRoot]],
-        low: str | None,
-        high: str | None,
+        chosen: Sequence[str],
         deadline: float,
         budget_bytes: int,
     ) -> None:
-        above = None if low is None else os.fsencode(low)
-        up_to = None if high is None else os.fsencode(high)
-        named = sorted((os.fsencode(child), child) for child in children)  # by bytes, as the ledger orders them
-        chosen = [c for b, c in named if (above is None or b > above) and (up_to is None or b <= up_to)]
         for position, child in enumerate(chosen):
             if position and (time.perf_counter() > deadline or progress.seen_bytes > budget_bytes):
-                progress.left = chosen[position:]
+                progress.left = list(chosen[position:])
                 break
-            self._one(progress, child, children[child])
+            try:
+                self._one(progress, child, children[child])
+            except PutOff:
+                progress.put_off.append((child, self.known.get(ledger_name(child))))
             progress.last = child
+
+    def _beside_once(
+        self,
+        progress: Progress,
+        beside: Sequence[tuple[UserRoot, os.DirEntry[str]]],
+        problems: Sequence[SourceError],
+    ) -> None:
+        known = self.known.get("")
+        try:
+            self._add(progress, self._beside(beside, problems, known), known=known)
+        except PutOff:
+            progress.put_off.append(("", known))
 
     @contextmanager
     def _plain_way(self) -> Iterator[None]:
@@ -182,9 +224,7 @@ class UserMigration:
         context = repr(sorted(self.splits.items()))
         if known is not None and known.context == context and self._is_unchanged(known, child, places):
             return known, True
-        unit = self._child(child, places, known)
-        if ["kept"] in unit.facts:
-            return unit, True
+        unit = self._child(child, places)
         return msgspec.structs.replace(unit, context=context), False
 
     def _one(self, progress: Progress, child: str, places: list[UserRoot]) -> None:
@@ -196,11 +236,10 @@ class UserMigration:
         if (self._plain and self._plain.is_unchanged(child, known)) or self._is_unchanged(known, child, places):
             self._add(progress, known, known=known)
         else:
-            self._add(progress, self._child(child, places, known), known=known)
+            self._add(progress, self._child(child, places), known=known)
 
     def _add(self, progress: Progress, unit: Unit, known: Unit | None = None) -> None:
-        # A unit that was kept because of a conflict is not recorded, so the next run finds the conflict again.
-        progress.units.append((unit, unit is known or ["kept"] in unit.facts))
+        progress.units.append((unit, unit is known))
         for file in unit.files:
             progress.seen_bytes += file[1]
 
@@ -234,7 +273,7 @@ class UserMigration:
 
     # ---- any child
 
-    def _child(self, child: str, places: Sequence[UserRoot], known: Unit | None = None) -> Unit:
+    def _child(self, child: str, places: Sequence[UserRoot]) -> Unit:
         draft = UnitDraft(ledger_name(child))
         sessions: dict[str, list[SourcePart]] = {}
         archived: dict[tuple[str, str], list[SourcePart]] = {}
@@ -250,14 +289,11 @@ class UserMigration:
                 part = SourcePart(user_dir, place.under_users, files, facts, prefix)
                 archived.setdefault((self.user.archived_id(session, stamp, files), stamp), []).append(part)
             self._beside_sessions(draft, user_dir, place, found, facts, prefix)
-        if known is not None and new_side_has_written(self.job, known):
-            conflict = Issue("conflict", self.job.shown(f"{places[0].path}/{self.user.name}/{child}"))
-            return msgspec.structs.replace(known, issues=[*known.issues, conflict], facts=[*known.facts, ["kept"]])
         for session, parts in sorted(sessions.items()):
             self._session(draft, session, parts, None)
         for (session, stamp), parts in sorted(archived.items()):
             self._session(draft, session, parts, stamp)
-        return draft.finished()
+        return self.job.finished(draft)
 
     def _listed(self, draft: UnitDraft, user_dir: str, child: str) -> dict[str, FileFacts]:
         """The files below a child, by their path below the user directory; everything else is noted in the draft."""
@@ -369,7 +405,7 @@ class UserMigration:
             else:
                 self.job.stray(draft, entry.path, name)
         self._profiles(draft, profiles)
-        return draft.finished()
+        return self.job.finished(draft)
 
     def _profiles(self, draft: UnitDraft, places: Sequence[tuple[UserRoot, str]]) -> None:
         found: list[tuple[UserRoot, str, SourceObject, int]] = []

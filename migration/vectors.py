@@ -134,7 +134,7 @@ def migrate_vector_set(job: Job, found: VectorSet, known: Unit | None) -> tuple[
         draft.issue("vector_owner", shown, f"{found.user_id} has another set for the same session")
     draft.count("vector_sets")
     draft.facts.append(["index", home])
-    return draft.finished(), False
+    return job.finished(draft), False
 
 
 def document_ids(job: Job, found: VectorSet, documents: Sequence[str]) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from migration.verify.comparison import Item, Tally
-from migration.verify.jsontext import NotAnObject, last_values, members
+from migration.verify.jsontext import NotAnObject, last_values, members, object_values
 from migration.verify.tree import Listing, Tree, join
 
 # directories that belong to the platform alone, and what the migration may write where
@@ -113,8 +113,23 @@ def report_extra(target: Tree, tally: Tally, path: str) -> None:
     item = Item("target", "", path)
     if path.startswith("memory/short_term/") and not _holds_migrated_memory(target, path):
         return  # the memory module's own
+    if path.startswith("text_chat/archive/") and _was_deleted_in_v2(target, path):
+        return
     item.extra("comes from nothing in the source", is_error=_is_of_the_migration(target, path))
     tally.close(item, unexplained=True)
+
+
+def _was_deleted_in_v2(target: Tree, path: str) -> bool:
+    """Whether an archived session was live when it was migrated, and v2 has deleted it since."""
+    legacy = object_values(_members(target, join(path, "metadata.json")).get("legacy")) or {}
+    return legacy.get("deleted_from_v2") == b"true"
+
+
+def _members(target: Tree, path: str) -> dict[str, bytes]:
+    try:
+        return last_values(members((target.read_or_none(path) or b"").strip()))
+    except NotAnObject:
+        return {}
 
 
 def _holds_migrated_memory(target: Tree, path: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -114,9 +115,8 @@ class FlatFiles:
             self._directory(parents, create=create_parents, fsync=fsync) as directory,
         ):
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o644, dir_fd=directory)
+            fd, before = _open_to_append(name, flags, directory)
             try:
-                before = os.fstat(fd)
                 if before.st_size and os.pread(fd, 1, before.st_size - 1) != b"\n":
                     data = b"\n" + data
                 written = os.write(fd, data)
@@ -322,6 +322,22 @@ def _step(parent: int, name: str, *, create: bool, fsync: bool) -> int:
         if fsync:
             os.fsync(parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _open_to_append(name: str, flags: int, directory: int) -> tuple[int, os.stat_result]:
+    """The file, held against being replaced until it is closed: who puts another one in its place (a migration that
+    goes on) locks it alone, and a file that was replaced while this waited has no name left."""
+    while True:
+        fd = os.open(name, flags, 0o644, dir_fd=directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            status = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if status.st_nlink:
+            return fd, status
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

