@@ -323,6 +323,8 @@ class SessionWriter:
                 draft.issue(kind, f"{shown}/{self.job.names.messages}", f"{count} lines")
         if conversation.duplicate_ids:
             draft.issue("duplicate_ids", f"{shown}/{self.job.names.messages}", f"{conversation.duplicate_ids}")
+        if self.split_with:
+            draft.issue("split", shown, f"with {', '.join(self.split_with)}")
         if len(self.parts) > 1:
             draft.issue("merged", shown, ", ".join(self.job.shown(part.directory) for part in self.parts[1:]))
         has_data = any(part.files.session or part.files.messages for part in self.parts)

@@ -206,6 +206,8 @@ def process(task: Task) -> Result:
                 else:  # counted where it stands; only what could not be read now is news, and is tried again next time
                     unread = [[issue for issue in unit.issues if issue.kind == "unread"] for unit, _ in units]
                     result.issues += chain.from_iterable(unread)
+                    splits = [issue for unit, reused in units if not reused for issue in unit.issues]
+                    result.issues += [issue for issue in splits if issue.kind == "split"]
                     units = [one for one, missing in zip(units, unread, strict=True) if not missing]
                 new = [unit for unit, reused in units if not reused]
                 if new:
