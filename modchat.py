@@ -8,10 +8,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+import actors.audit_cli
 import actors.chat_cli
 import actors.cli
 import config.cli
 import migration.cli
+import serve.cli
+import serve.keys_cli
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     migration.cli.register(commands)
     actors.cli.register(commands)
     actors.chat_cli.register(commands)
+    actors.audit_cli.register(commands)
+    serve.cli.register(commands)
+    serve.keys_cli.register(commands)
     config.cli.register(commands)
     return root
 

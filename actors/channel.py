@@ -12,13 +12,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from modules.core.clock import IdMaker, new_hex
+from modules.core.coalesce import Coalescer
 from modules.core.errors import Unavailable
+from modules.core.tracing import current_traceparent
 
-from .coalesce import Coalescer
 from .errors import TimedOut, Unreachable
 from .limits import RuntimeLimits
 from .ref import Transport
-from .wire import Call, Codec, Flight, Reply, StreamPart
+from .wire import Call, Codec, Flight, Lost, Reply, StreamPart
 
 _PAUSE_S = 0.05
 # The host keeps the time limit; this much later it is kept here too, for a host that cannot.
@@ -44,6 +45,7 @@ class Channel:
         self._joined: Coalescer[tuple[str, Any], Reply | None] = Coalescer(
             self._fly, at_most=limits.max_calls_per_batch
         )
+        self._late: Coalescer[str, Reply | Lost | None] = Coalescer(self._fetch, at_most=limits.max_calls_per_batch)
 
     async def call(
         self,
@@ -57,7 +59,7 @@ class Channel:
     ) -> Any:
         """What the function returns. Raises what it raises; ValidationError, TimedOut, Unavailable."""
         limit_s = self._limits.call_timeout_s if timeout_s is None else timeout_s
-        packed = self._codec.pack(Call(method, tuple(args), kwargs or {}, limit_s, key))
+        packed = self._codec.pack(Call(method, tuple(args), kwargs or {}, limit_s, key, current_traceparent()))
         try:
             async with asyncio.timeout(limit_s + _GRACE_S) as limit:
                 reply = await self._ask(method, packed, may_repeat)
@@ -81,7 +83,7 @@ class Channel:
     ) -> AsyncGenerator[Any, None]:
         """The generator's items; *timeout_s* bounds the wait for each. Raises as `call` does."""
         limit_s = self._limits.call_timeout_s if timeout_s is None else timeout_s
-        packed = self._codec.pack(Call(method, tuple(args), kwargs or {}, limit_s, key))
+        packed = self._codec.pack(Call(method, tuple(args), kwargs or {}, limit_s, key, current_traceparent()))
         stream_id = self._new_call_id()
         has_ended = False
         operation, payload = "open", (stream_id, packed)
@@ -124,9 +126,12 @@ class Channel:
         while True:
             call_id = self._new_call_id()
             try:
-                reply = await self._joined.submit((call_id, packed))
-                # No reply: it takes longer than the others of its flight, and is waited for by itself.
-                return reply if reply is not None else await self.request("outcome", call_id)
+                reply: Reply | Lost | None = await self._joined.submit((call_id, packed))
+                while reply is None:  # it takes longer than the others of its flight, which are back
+                    reply = await self._late.submit(call_id)
+                if isinstance(reply, Lost):
+                    raise Unreachable(f"{self.name} knows nothing of a call: it was restarted", was_sent=True)
+                return reply
             except Unreachable as error:
                 self._check_again(method, error, may_repeat)
 
@@ -144,6 +149,10 @@ class Channel:
         flight = Flight(self._caller, self._place, tuple(calls))
         self._place += 1
         replies: Sequence[Reply | None] = await self.request("calls", flight)
+        return replies
+
+    async def _fetch(self, call_ids: Sequence[str]) -> Sequence[Reply | Lost | None]:
+        replies: Sequence[Reply | Lost | None] = await self.request("outcomes", tuple(call_ids))
         return replies
 
     async def _part(self, method: str, operation: str, payload: Any, limit_s: float) -> StreamPart:

@@ -22,7 +22,7 @@ from modules.core.errors import ConfigurationError, Conflict, NotFound, Platform
 
 from . import topology as notes
 from .locks import is_running
-from .sharding import RULES
+from .sharding import can_split
 from .system import PartHealth, Platform, PlatformHealth
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def up(args: argparse.Namespace) -> int:
     except WrongSettings as error:
         return _say(WRONG_USE, str(error))
     if args.shards is not None:
-        for name in RULES.keys() & settings["modules"].keys():
+        for name in filter(can_split, settings["modules"]):
             settings["modules"][name]["shards"] = args.shards
     if is_running(args.base):  # looked at before Ray is started, which takes seconds
         return _say(REFUSED, f"a platform runs on {args.base} already; see 'modchat status --base {args.base}'")
@@ -111,8 +111,6 @@ async def _run(settings: dict[str, Any], base: Path, runtime: RayRuntime) -> int
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
     platform = await Platform.start(settings, base=base, runtime=runtime)
-    for name in platform.topology.absent:
-        _say(CLEAN, f"{name} is enabled and not installed; going on without it")
     print(f"running on {base}: {', '.join(platform.refs)}", flush=True)
     print(f"reached by 'modchat status --base {base}'; Ray at {runtime.address}", flush=True)
     while not asked_to_stop.is_set() and _is_ours(base, platform):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from modules.core.errors import Unavailable, ValidationError
+from modules.core.tracing import SERVER, NoSpan, Span, Tracer, go_on
 
 from .errors import TimedOut, Unreachable
 from .hosted_bus import HostedBus
@@ -22,15 +24,20 @@ from .manifest import Function, manifest_of
 from .sharding import shard_of
 from .streams import OpenStream
 from .turns import Turns
-from .wire import Call, Codec, Flight, Reply, StreamPart
+from .wire import Call, Codec, Flight, Lost, Reply, StreamPart
 
 log = logging.getLogger(__name__)
 
-# How long a flight waits for its slowest call before the finished ones go back without it.
+# A flight goes back without the calls that are not done when none has ended for so long, and in any case after so long.
 _FLIGHT_PATIENCE_S = 0.01
+_FLIGHT_MOST_S = 0.05
+# The same as the first, for replies that are fetched later, once there is one.
+_OUTCOMES_PATIENCE_S = 0.002
 # How long an answer is kept for a caller that does not fetch it.
 _ANSWER_KEPT_S = 60.0
 _CLOSED_REMEMBERED = 10_000
+# Arguments that say whom a call is about, and what spans call them.
+_ABOUT = (("user_id", "user.id"), ("session_id", "session.id"))
 
 
 @dataclass(slots=True)
@@ -60,6 +67,7 @@ class ModuleHost:
         shard: int = 0,
         shards: int = 1,
         limits: RuntimeLimits | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.name = name
         self.module = module
@@ -69,6 +77,7 @@ class ModuleHost:
         self._codec = codec
         self._shard, self._shards = shard, shards
         self._limits = limits or RuntimeLimits()
+        self._tracer = tracer or Tracer()
         self._slots = asyncio.Semaphore(self._limits.max_running)
         self._turns = Turns()
         self._tasks: set[asyncio.Task[Reply]] = set()
@@ -78,7 +87,7 @@ class ModuleHost:
         self._is_stopping = False
         self._operations: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "calls": self._calls,
-            "outcome": self._outcome,
+            "outcomes": self._outcomes,
             "open": self._open,
             "pull": self._pull,
             "shut": self._shut,
@@ -90,7 +99,7 @@ class ModuleHost:
         perform = self._operations.get(operation)
         if perform is None:
             raise ValidationError(f"no operation {operation!r}", param="operation")
-        if self._is_stopping and operation not in ("outcome", "shut"):
+        if self._is_stopping and operation not in ("outcomes", "shut"):
             raise Unreachable(f"{self.name} is stopping", was_sent=False, is_final=True)
         return await perform(payload)
 
@@ -124,7 +133,7 @@ class ModuleHost:
         """A reply for each call; None for one that is still under way and whose reply is to be fetched."""
         await self._turns.await_turn(flight.caller, flight.place)
         tasks = [self._begin(packed) for _, packed in flight.calls]
-        await asyncio.wait(tasks, timeout=_FLIGHT_PATIENCE_S if len(tasks) > 1 else None)
+        await _while_some_end(tasks)
         replies: list[Reply | None] = []
         for (call_id, _), task in zip(flight.calls, tasks, strict=True):
             if task.done():
@@ -145,18 +154,32 @@ class ModuleHost:
         loop = asyncio.get_running_loop()
         task.add_done_callback(lambda _: loop.call_later(_ANSWER_KEPT_S, self._unfetched.pop, call_id, None))
 
-    async def _outcome(self, call_id: str) -> Reply:
-        task = self._unfetched.get(call_id)
-        if task is None:
-            raise Unreachable(f"{self.name} knows nothing of call {call_id}: it was restarted", was_sent=True)
-        reply = await asyncio.shield(task)
-        self._unfetched.pop(call_id, None)
-        return reply
+    async def _outcomes(self, call_ids: Sequence[str]) -> list[Reply | Lost | None]:
+        """What became of calls whose replies were not there in time; as soon as there is something to tell of any."""
+        tasks = [self._unfetched.get(call_id) for call_id in call_ids]
+        running = [task for task in tasks if task is not None]
+        if len(running) == len(tasks):
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(running, timeout=_OUTCOMES_PATIENCE_S)
+        replies: list[Reply | Lost | None] = []
+        for call_id, task in zip(call_ids, tasks, strict=True):
+            if task is None:
+                replies.append(Lost())
+            elif task.done():
+                replies.append(task.result())
+                self._unfetched.pop(call_id, None)
+            else:
+                replies.append(None)
+        return replies
 
     async def _answer(self, packed: Any) -> Reply:
         self.counts.calls += 1
         try:
-            value = self._codec.pack(await self._perform(self._codec.unpack(packed)))
+            call: Call = self._codec.unpack(packed)
+            go_on(call.traceparent)
+            function = self._check(call, streams=False)
+            with self._span(call, function):
+                value = self._codec.pack(await self._perform(call))
         except asyncio.CancelledError:
             if not self._is_stopping:
                 raise
@@ -167,7 +190,6 @@ class ModuleHost:
         return Reply(True, value)
 
     async def _perform(self, call: Call) -> Any:
-        self._check(call, streams=False)
         if self.counts.waiting >= self._limits.max_waiting:
             self.counts.refused += 1
             raise Unavailable(f"{self.name} has {self.counts.waiting} calls waiting and takes no more")
@@ -208,6 +230,19 @@ class ModuleHost:
             raise ValidationError(f"{self.name}: {error}") from error
         return coroutine
 
+    def _span(self, call: Call, function: Function) -> Span | NoSpan:
+        """The span of a call. Whose it is, is known by the arguments that say so."""
+        if not self._tracer.is_on:
+            return self._tracer.span(call.method)
+        about: dict[str, Any] = {}
+        args, kwargs = call.args, call.kwargs
+        for name, attribute in _ABOUT:
+            # Every call of the platform comes through here: the usual ways to say it come first.
+            value = kwargs[name] if name in kwargs else None if not args else _placed(name, function.parameters, args)
+            if type(value) is str:
+                about[attribute] = value
+        return self._tracer.span(f"{self.name}.{call.method}", about, kind=SERVER)
+
     # -- streams ---------------------------------------------------------------------------------------------
 
     async def _open(self, request: tuple[str, Any]) -> StreamPart:
@@ -215,7 +250,8 @@ class ModuleHost:
         self.counts.calls += 1
         try:
             call: Call = self._codec.unpack(packed)
-            self._check(call, streams=True)
+            go_on(call.traceparent)
+            function = self._check(call, streams=True)
             if len(self._streams) >= self._limits.max_streams:
                 self.counts.refused += 1
                 raise Unavailable(f"{self.name} has {len(self._streams)} streams open and opens no more")
@@ -230,10 +266,21 @@ class ModuleHost:
             await items.aclose()
             return StreamPart((), True, self._codec.pack_error(Unavailable("closed before it was opened")))
         self._streams[stream_id] = OpenStream(
-            items, self._codec, idle_s=self._limits.stream_idle_s, abandoned=lambda: self._forget(stream_id)
+            self._traced(items, call, function),
+            self._codec,
+            idle_s=self._limits.stream_idle_s,
+            abandoned=lambda: self._forget(stream_id),
         )
         self.counts.streams = len(self._streams)
         return await self._pull(stream_id)
+
+    async def _traced(
+        self, items: AsyncGenerator[Any, None], call: Call, function: Function
+    ) -> AsyncGenerator[Any, None]:
+        with self._span(call, function):
+            async with aclosing(items):
+                async for item in items:
+                    yield item
 
     async def _pull(self, stream_id: str) -> StreamPart:
         stream = self._streams.get(stream_id)
@@ -264,9 +311,26 @@ class ModuleHost:
 
     async def _events(self, chains: Sequence[Sequence[Any]]) -> None:
         """Deliver envelopes: those of one chain one after the other, chains side by side."""
-        await asyncio.gather(*(self._chain(chain) for chain in chains))
+        self.counts.events += sum(map(len, chains))
+        await self._bus.receive_chains([[self._codec.unpack(packed) for packed in chain] for chain in chains])
 
-    async def _chain(self, chain: Sequence[Any]) -> None:
-        for packed in chain:
-            self.counts.events += 1
-            await self._bus.receive(self._codec.unpack(packed))
+
+def _placed(name: str, parameters: Sequence[str], args: Sequence[Any]) -> Any | None:
+    """The argument of that name among those given by place; None when it is not among them."""
+    place = parameters.index(name) if name in parameters else len(args)
+    return args[place] if place < len(args) else None
+
+
+async def _while_some_end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Returns when all are done; of several also when those that are left keep the others waiting."""
+    if len(tasks) == 1:
+        await asyncio.wait(tasks)
+        return
+    end = asyncio.get_running_loop().time() + _FLIGHT_MOST_S
+    left = set(tasks)
+    while left and (rest_s := end - asyncio.get_running_loop().time()) > 0:
+        ended, left = await asyncio.wait(
+            left, timeout=min(_FLIGHT_PATIENCE_S, rest_s), return_when=asyncio.FIRST_COMPLETED
+        )
+        if not ended:
+            return

@@ -7,10 +7,11 @@ An event that comes from elsewhere is delivered here alone, with the envelope th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from modules.core.bus import ALL_EVENTS, Delivery, Envelope, Handler, MessageBus
+from modules.core.bus import ALL_EVENTS, BatchHandler, Delivery, Envelope, Handler, MessageBus
+from modules.core.tracing import Tracer
 
 Forward = Callable[[Envelope], Awaitable[None]]
 H = TypeVar("H", bound=Handler)
@@ -18,15 +19,22 @@ H = TypeVar("H", bound=Handler)
 
 class HostedBus(MessageBus):
     """``listens``: the events that handlers were registered for. *is_elsewhere* says of an event that the module
-    itself listens to that it is another shard's to handle. Other arguments as for `MessageBus`."""
+    itself listens to that it is another shard's to handle. *tracer* notes what is emitted. Other arguments as for
+    `MessageBus`."""
 
     def __init__(
-        self, forward: Forward, *, is_elsewhere: Callable[[str, dict[str, Any]], bool], **options: Any
+        self,
+        forward: Forward,
+        *,
+        is_elsewhere: Callable[[str, dict[str, Any]], bool],
+        tracer: Tracer | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.listens: set[str] = set()
         self._forward = forward
         self._is_elsewhere = is_elsewhere
+        self._tracer = tracer or Tracer()
         # Sends on what is not for the handlers here: same envelope, same middleware, nobody else on it.
         self._outward = MessageBus(**options)
         self._outward.middleware = self.middleware
@@ -48,13 +56,26 @@ class HostedBus(MessageBus):
         trace_id: str | None = None,
     ) -> Delivery:
         if event_type in self.listens and self._is_elsewhere(event_type, data):
-            return await self._outward.emit(event_type, data, source_module=source_module, trace_id=trace_id)
-        return await super().emit(event_type, data, source_module=source_module, trace_id=trace_id)
+            delivery = await self._outward.emit(event_type, data, source_module=source_module, trace_id=trace_id)
+        else:
+            delivery = await super().emit(event_type, data, source_module=source_module, trace_id=trace_id)
+        self._tracer.note(delivery.envelope)
+        return delivery
+
+    def hear_all(self, handler: BatchHandler) -> None:
+        super().hear_all(handler)
+        self.listens.add(ALL_EVENTS)
 
     async def receive(self, envelope: Envelope) -> Delivery:
         """Hand an event from elsewhere to the handlers here, and to nobody else."""
-        subscribed = (*self._subscriptions.get(envelope.event, ()), *self._subscriptions.get(ALL_EVENTS, ()))
-        hearing = [one for one in subscribed if one.handler != self._forward]
-        outcomes = await asyncio.gather(*(self._deliver(one, envelope) for one in hearing))
-        failed = tuple(one.name for one, done in zip(hearing, outcomes, strict=True) if not done)
-        return Delivery(envelope, len(hearing) - len(failed), failed)
+        return await self.deliver(envelope, besides=self._forward)
+
+    async def receive_chains(self, chains: Sequence[Sequence[Envelope]]) -> None:
+        """The same for many: those of one chain one after the other, chains side by side."""
+        heard = [chain for chain in chains if any(self.hears(one.event, besides=self._forward) for one in chain)]
+        together = [envelope for chain in chains for envelope in chain]
+        await asyncio.gather(self.deliver_together(together), *(self._receive_chain(chain) for chain in heard))
+
+    async def _receive_chain(self, chain: Sequence[Envelope]) -> None:
+        for envelope in chain:
+            await self.receive(envelope)

@@ -17,7 +17,10 @@ from typing import Any
 from modules.core.clock import Clock, SystemClock
 from modules.core.context import ModuleContext
 from modules.core.errors import NotFound, Unavailable
+from modules.core.loader import build
 from modules.core.storage import FlatFileStorage
+from modules.core.tracing import Tracer
+from modules.core.workers import Workers
 
 from . import topology as notes
 from .events import OutboxCounts
@@ -25,10 +28,11 @@ from .host import CallCounts, ModuleHost
 from .hosted_bus import HostedBus
 from .limits import RuntimeLimits
 from .locks import FileLock, platform_lock, shard_lock
-from .manifest import made
 from .module_ref import Neighbour, Refs
 from .ref import Connector
 from .router import EventRouter
+from .sharding import shard_of
+from .span_sender import TRACE_LOGGER, SpanSender
 from .topology import Topology
 from .wire import Codec
 
@@ -45,7 +49,14 @@ class Chore:
     every_s: float
 
 
-CHORES: Mapping[str, tuple[Chore, ...]] = {"text_chat": (Chore("end_idle", 60.0),)}
+CHORES: Mapping[str, tuple[Chore, ...]] = {
+    "rag": (Chore("save_registry", 5.0), Chore("index_waiting", 15.0)),
+    "trace_logger": (Chore("tidy", 600.0),),
+    "multi_agent": (Chore("resume_interrupted", 5.0),),
+    "text_chat": (Chore("end_idle", 60.0),),
+    "topic_router": (Chore("prune_log", 3600.0),),
+    "tool_use": (Chore("close_idle", 60.0), Chore("list_servers", 600.0)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ class HostHealth:
     calls: CallCounts
     events: OutboxCounts
     handlers_failed: Mapping[str, int] = field(default_factory=dict)
+    records_dropped: int = 0
     chores_failed: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -89,13 +101,23 @@ class Hosting:
     """A running host. Made by `start`."""
 
     def __init__(
-        self, spec: HostSpec, host: ModuleHost, bus: HostedBus, router: EventRouter, refs: Refs, clock: Clock
+        self,
+        spec: HostSpec,
+        host: ModuleHost,
+        bus: HostedBus,
+        router: EventRouter,
+        refs: Refs,
+        clock: Clock,
+        tracer: Tracer,
+        spans: SpanSender | None,
     ) -> None:
         self.spec = spec
         self.host = host
         self._bus = bus
         self._router = router
         self._refs = refs
+        self._tracer = tracer
+        self._spans = spans
         self._locks: tuple[FileLock, ...] = ()
         self._started_at = clock.now().isoformat()
         self._is_stopped = False
@@ -103,8 +125,15 @@ class Hosting:
         self._chores = [asyncio.create_task(self._keep_doing(chore)) for chore in CHORES.get(spec.module, ())]
 
     @classmethod
-    async def start(cls, spec: HostSpec, connector: Connector, codec: Codec, clock: Clock | None = None) -> Hosting:
-        """Wait until the host before this one is gone, then bring the module to life.
+    async def start(
+        cls,
+        spec: HostSpec,
+        connector: Connector,
+        codec: Codec,
+        clock: Clock | None = None,
+        workers: Workers | None = None,
+    ) -> Hosting:
+        """Wait until the host before this one is gone, then bring the module to life. It may use *workers*.
 
         Raises Unavailable when the other one does not go, or when the platform that this host belongs to does not
         run any more; and what the module raises.
@@ -116,9 +145,12 @@ class Hosting:
             refs = Refs(topology, connector, codec, spec.limits)
             router = EventRouter(refs, codec, spec.limits, module=spec.module, shard=spec.shard)
             storage = FlatFileStorage(Path(spec.base))
+            tracer = Tracer()
+            tracer.hears_events = True
             bus = HostedBus(
                 router.forward,
                 is_elsewhere=router.is_elsewhere,
+                tracer=tracer,
                 dead_letters=storage,
                 handler_timeout_s=spec.limits.handler_timeout_s,
                 max_handlers_per_event=spec.limits.max_handlers_per_event,
@@ -136,16 +168,28 @@ class Hosting:
                 resolve=neighbour,
                 clock=clock,
                 module_name=spec.module,
+                tracer=tracer,
+                owns=lambda key: shard_of(key, spec.shards) == spec.shard,
+                workers=workers,
             )
-            module = made(spec.module, spec.settings.get(spec.module, {}))
+            module = build(spec.module, spec.settings.get(spec.module, {}))
             await module.initialize(context)
         except BaseException:
             _release(locks)
             raise
         host = ModuleHost(
-            spec.module, module, bus, codec=codec, shard=spec.shard, shards=spec.shards, limits=spec.limits
+            spec.module,
+            module,
+            bus,
+            codec=codec,
+            shard=spec.shard,
+            shards=spec.shards,
+            limits=spec.limits,
+            tracer=tracer,
         )
-        hosting = cls(spec, host, bus, router, refs, clock)
+        # The module that collects spans takes those of its own host itself.
+        spans = None if spec.module == TRACE_LOGGER else SpanSender(spec.name, tracer, refs, codec, clock=clock)
+        hosting = cls(spec, host, bus, router, refs, clock, tracer, spans)
         hosting._locks = locks
         return hosting
 
@@ -161,6 +205,8 @@ class Hosting:
             case "wire":
                 self._refs.know(payload)
                 self._router.know(payload)
+                if self._spans is not None:
+                    self._spans.know(payload)
                 return None
             case "stop":
                 return await self.stop()
@@ -177,6 +223,7 @@ class Hosting:
             calls=replace(self.host.counts),
             events=self._router.counts(),
             handlers_failed=dict(self._bus.failures),
+            records_dropped=self._tracer.dropped + (self._spans.lost if self._spans is not None else 0),
             chores_failed=dict(self._chores_failed),
         )
 
@@ -189,7 +236,10 @@ class Hosting:
             chore.cancel()
         try:
             await self.host.stop(grace_s=grace_s)
-            await self._router.close(grace_s=grace_s)
+            for envelope in await self._router.close(grace_s=grace_s):
+                await self._bus.report(envelope, self.spec.name, Unavailable("its listener was not reached in time"))
+            if self._spans is not None:
+                await self._spans.close(grace_s=grace_s)
         finally:
             _release(self._locks)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from modules.core.errors import ConfigurationError
+from modules.core.setting_paths import given
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,8 @@ class RuntimeLimits:
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Self:
         """*settings* is the mapping under ``runtime``; what is not in it keeps its default."""
-        given: dict[str, Any] = {}
-        for name, path in _PATHS.items():
-            value: Any = settings
-            for part in path.split("."):
-                value = value.get(part, _UNSET) if isinstance(value, Mapping) else _UNSET
-            if value is not _UNSET:
-                given[name] = value
-        return cls(**given)
+        return cls(**given(settings, _PATHS))
 
-
-_UNSET = object()
 
 _PATHS = {
     "call_timeout_s": "call_timeout_seconds",

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
 
-from modules.core.loader import find
 from modules.core.types import ModuleInfo
 
 _THE_HOST_S_OWN = frozenset({"initialize", "close"})
@@ -42,13 +41,6 @@ class Manifest:
             name: Function(tuple(one["parameters"]), one["streams"]) for name, one in data["functions"].items()
         }
         return cls(data["name"], data["version"], functions, tuple(data["listens"]))
-
-
-def made(name: str, settings: Mapping[str, Any]) -> Any:
-    """The module *name*, built and not yet initialized. Raises ModuleNotFound, and what its settings make it raise."""
-    found = find(name)
-    create = getattr(found, "create", found if callable(found) else None)
-    return found if create is None else create(settings)
 
 
 def info_of(name: str, module: Any) -> ModuleInfo:

@@ -10,11 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._common.network_utils import is_localhost, parse_address
+from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
@@ -29,13 +34,15 @@ log = logging.getLogger(__name__)
 _HOME = Path(__file__).resolve().parent.parent
 # Requests that one actor holds at a time. Each may carry many calls; the host bounds those.
 _REQUESTS_AT_A_TIME = 1000
+_PROBE_S = 3.0
 
 
 class RayRuntime:
     """Raises Unavailable when Ray cannot be reached.
 
     Where this process is connected to Ray already, that connection is used and left as it is. Else: without *address*
-    Ray is started on this machine and ends with this process; with one, that cluster is joined.
+    Ray is started on this machine, reached from nowhere else, and ends with this process; with one, that cluster is
+    joined.
     """
 
     codec: Codec = Pickled()
@@ -117,6 +124,25 @@ class RayTransport:
         return True
 
 
+class RayWorkers:
+    """`Workers` that are Ray tasks: wherever the cluster has a free core."""
+
+    async def run(self, function: Callable[..., Any], /, *args: Any) -> Any:
+        try:
+            return await _Task.remote(function, args)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise Unavailable(f"{function.__qualname__} could not be run: {_first_line(error)}") from error
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return function(*args)
+
+
+_Task: Any = ray.remote(_call)
+
+
 class _ModuleActor:
     """Hosts one module. The host is made at the first request, which Ray's own start cannot wait for."""
 
@@ -131,7 +157,9 @@ class _ModuleActor:
 
     async def _started(self) -> Hosting:
         if self._starting is None:
-            self._starting = asyncio.create_task(Hosting.start(self._spec, self._connector, RayRuntime.codec))
+            self._starting = asyncio.create_task(
+                Hosting.start(self._spec, self._connector, RayRuntime.codec, workers=RayWorkers())
+            )
         starting = self._starting
         try:
             return await asyncio.shield(starting)
@@ -154,14 +182,21 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     # Nothing is reported to anybody, and the cluster's own logs stay in its session directory.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Left alone, Ray's workers give way to everything else on the machine; people wait for these.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    _listen_on_loopback(address is None or _is_here_alone(address))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
         options |= {"object_store_memory": 256 << 20}
     else:
         options["address"] = address
+        _check_listening(address)
+        # Ray tells everybody who joins that tokens are asked for; that is as it should be.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         # A local cluster lets in who has its token, and Ray sends it by itself only to the cluster that it starts.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    ray_worker.print_to_stdstream = _log_what_ray_says
     try:
         # Ray puts the current directory first in the search path of its workers, before the directory that this
         # program came from: a `config` or `actors` of the operator's would be imported in place of ours.
@@ -169,6 +204,44 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise Unavailable(f"Ray could not be reached at {address or 'this machine'}: {error}") from error
+
+
+def _log_what_ray_says(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """In place of Ray's own, which prints to this program's standard output what its daemons have to tell: that every
+    module has a process, for one."""
+    for line in data["lines"]:
+        log.info("Ray: %s", line)
+
+
+def _check_listening(address: str) -> None:
+    """Raises Unavailable, within seconds, when nobody listens at *address*: Ray itself goes on trying for minutes."""
+    parsed = parse_address(address)
+    if parsed is None or "://" in address:
+        return
+    host, port = parsed
+    try:
+        with socket.create_connection((host, int(port)), timeout=_PROBE_S):
+            return
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            f"no Ray listens at {address} any more ({error}); its platform has ended or is ending"
+        ) from error
+
+
+def _listen_on_loopback(only: bool) -> None:
+    """Whether Ray's servers of this machine, and what speaks to them, keep to 127.0.0.1.
+
+    Left alone, Ray on Linux gives a node the machine's address in its network, also where nobody else is to reach it,
+    and then listens on every interface. Its switch against that is read when Ray is imported, and by each of its
+    processes from the environment.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0" if only else "1"
+    ray_constants.ENABLE_RAY_CLUSTER = not only
+
+
+def _is_here_alone(address: str) -> bool:
+    parsed = parse_address(address)
+    return parsed is not None and is_localhost(parsed[0])
 
 
 def _first_line(error: Exception) -> str:

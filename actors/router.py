@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 from modules.core.bus import Envelope
 from modules.core.errors import Conflict, NotFound, ValidationError
 
-from .events import Outbox, OutboxCounts, Subscriptions, chains
+from .events import PROMPT, Lane, Outbox, OutboxCounts, Subscriptions, chains
 from .limits import RuntimeLimits
 from .module_ref import Refs
 from .sharding import Rule, given_key, rules_of, shard_of
 from .topology import Topology
 from .wire import Codec
+
+# Who hears everything need not hear it at once: a request for many events costs about as much as one for one.
+_UNHURRIED = Lane(linger_s=0.1)
+_CERTAIN = Lane(is_certain=True)
+_NEVER_DROPPED = frozenset({"audit.log"})
 
 
 class Destination(NamedTuple):
@@ -22,6 +27,7 @@ class Destination(NamedTuple):
 
     module: str
     shard: int | None
+    lane: Lane = PROMPT
 
     def __str__(self) -> str:
         return f"{self.module}[{'?' if self.shard is None else self.shard}]"
@@ -48,7 +54,10 @@ class EventRouter:
         self._shard = shard
         self._subscriptions = Subscriptions({})
         self._outbox: Outbox[Destination, Letter] = Outbox(
-            self._send, max_queued=limits.max_queued_events, max_batch=limits.max_events_per_batch
+            self._send,
+            max_queued=limits.max_queued_events,
+            max_batch=limits.max_events_per_batch,
+            lane_of=lambda destination: destination.lane,
         )
         self.know(refs.topology)
 
@@ -86,27 +95,35 @@ class EventRouter:
     def counts(self) -> OutboxCounts:
         return self._outbox.counts()
 
-    async def close(self, *, grace_s: float) -> None:
-        await self._outbox.close(grace_s=grace_s)
+    async def close(self, *, grace_s: float) -> list[Envelope]:
+        """Let what is queued leave. Returns the events that were to arrive for certain and did not."""
+        return [letter.envelope for letter in await self._outbox.close(grace_s=grace_s)]
 
     def _destination(self, module: str, envelope: Envelope) -> Destination:
         placed = self._refs.topology.find(module)
+        lane = self._lane(module, envelope.event)
         if placed is None or placed.shards == 1:
-            return Destination(module, 0)
+            return Destination(module, 0, lane)
         rule = _rule(module, envelope.event)
         # Who hears all events hears those of one trace on one shard.
         key = envelope.trace_id if rule is None else given_key(rule, (), (), envelope.data)
-        return Destination(module, None if key is None else shard_of(key, placed.shards))
+        return Destination(module, None if key is None else shard_of(key, placed.shards), lane)
+
+    def _lane(self, module: str, event: str) -> Lane:
+        if not self._subscriptions.is_named(event, module):
+            return _UNHURRIED
+        return _CERTAIN if event in _NEVER_DROPPED else PROMPT
 
     async def _send(self, destination: Destination, letters: Sequence[Letter]) -> None:
         if destination.shard is None:
-            await self._send_on(destination.module, letters)
+            await self._send_on(destination, letters)
             return
         channel = self._refs.get(destination.module).channels[destination.shard]
         batch = [[letter.packed for letter in chain] for chain in chains(letters, lambda letter: letter.chain)]
         await channel.request_when_back("events", batch)
 
-    async def _send_on(self, module: str, letters: Sequence[Letter]) -> None:
+    async def _send_on(self, destination: Destination, letters: Sequence[Letter]) -> None:
+        module = destination.module
         ref = self._refs.get(module)
         for letter in letters:
             rule = _rule(module, letter.envelope.event) or Rule()
@@ -114,7 +131,7 @@ class EventRouter:
                 shard = await ref.shard_for(rule, letter.envelope.data)
             except (NotFound, Conflict, ValidationError):
                 shard = 0  # nobody's: whoever handles it finds the same and says so
-            self._outbox.post(Destination(module, shard), letter)
+            self._outbox.post(Destination(module, shard, destination.lane), letter)
 
 
 def _rule(module: str, event: str) -> Rule | None:

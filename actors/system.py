@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from modules.core.bus import Envelope, MessageBus
 from modules.core.clock import IdMaker, new_hex
 from modules.core.errors import ConfigurationError, ModuleNotFound, PlatformError, Unavailable
+from modules.core.loader import build
+from modules.core.tracing import Tracer
 
 from . import topology as notes
 from .errors import Unreachable
@@ -23,10 +25,11 @@ from .events import OutboxCounts
 from .hosting import HostHealth, HostSpec
 from .limits import RuntimeLimits
 from .locks import FileLock, claim, platform_lock
-from .manifest import Manifest, info_of, made
+from .manifest import Manifest, info_of
 from .module_ref import ModuleRef, Refs
 from .ref import Connector
 from .router import EventRouter
+from .span_sender import TRACE_LOGGER, SpanSender
 from .start_order import start_order
 from .topology import Placed, Topology, namespace_of
 from .wire import Codec
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 _HEALTH_TIMEOUT_S = 2.0
 _END_TIMEOUT_S = 20.0
 _GRACE_S = 5.0
+_CLIENT = "client"
 
 LIVE, RESTARTING, UNRESPONSIVE, DEAD = "live", "restarting", "unresponsive", "dead"
 
@@ -91,6 +95,8 @@ class Platform:
         self._connector = runtime.connector(topology.namespace)
         self._refs = Refs(topology, self._connector, runtime.codec, limits)
         self._router = EventRouter(self._refs, runtime.codec, limits)
+        self.tracer = Tracer()
+        self._spans = SpanSender(_CLIENT, self.tracer, self._refs, runtime.codec)
         self._bus = MessageBus()
         self._bus.on("*", envelope=True)(self._forward)
         self._lock = lock
@@ -109,7 +115,8 @@ class Platform:
         limits = RuntimeLimits.read(settings.get("runtime", {}))
         modules = _enabled(settings)
         infos, absent = _infos(modules)
-        order = start_order(infos)
+        # Who hears of all the others is there before them, and after them.
+        order = start_order(dict(sorted(infos.items(), key=lambda item: item[0] != TRACE_LOGGER)))
         shards = {name: _shards(name, modules[name]) for name in order}
         lock = claim(base)
         topology = Topology(
@@ -118,6 +125,7 @@ class Platform:
             address=runtime.address,
             absent=absent,
             runtime=dict(settings.get("runtime", {})),
+            tracing=_tracing(modules.get(TRACE_LOGGER, {})),
         )
         platform = cls(base, topology, runtime, limits, lock)
         try:
@@ -129,6 +137,9 @@ class Platform:
             for name in order:
                 for channel in platform.ref(name).channels:
                     await channel.request("wire", platform.topology)
+            platform._refs.know(replace(platform.topology, is_complete=True))
+            platform._spans.know(platform.topology)
+            notes.save(base, platform.topology)
         except BaseException:
             await platform.stop()
             raise
@@ -157,6 +168,7 @@ class Platform:
     async def emit(self, event: str, data: dict[str, Any], *, trace_id: str | None = None) -> Envelope:
         """Queue an event for all that listen to it. Raises ValidationError for what is no event name."""
         delivery = await self._bus.emit(event, data, source_module="", trace_id=trace_id)
+        self.tracer.note(delivery.envelope)
         return delivery.envelope
 
     def event_counts(self) -> OutboxCounts:
@@ -178,7 +190,7 @@ class Platform:
         Every module is asked, also after one that fails. Raises ExceptionGroup with what closing them raised,
         Unavailable when a process does not go.
         """
-        await self._router.close(grace_s=_GRACE_S)
+        await self._end_telling()
         failures: list[Exception] = []
         for placed in reversed(self.topology.modules):
             try:
@@ -194,7 +206,7 @@ class Platform:
 
     async def close(self) -> None:
         """Let go of the platform, which runs on."""
-        await self._router.close(grace_s=_GRACE_S)
+        await self._end_telling()
         self._let_go()
 
     async def _start_module(
@@ -214,6 +226,11 @@ class Platform:
         self._refs.know(topology.with_module(Placed(shards, manifest)))
         self._router.know(self.topology)
         notes.save(self.base, self.topology)
+
+    async def _end_telling(self) -> None:
+        for envelope in await self._router.close(grace_s=_GRACE_S):
+            await self._bus.report(envelope, _CLIENT, Unavailable("its listener was not reached in time"))
+        await self._spans.close(grace_s=_GRACE_S)
 
     async def _forward(self, envelope: Envelope) -> None:
         await self._router.forward(envelope)
@@ -262,11 +279,15 @@ def _infos(modules: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], tu
     infos, absent = {}, []
     for name, own in modules.items():
         try:
-            infos[name] = info_of(name, made(name, own))
+            infos[name] = info_of(name, build(name, own))
         except ModuleNotFound:
-            log.warning("module %s is enabled and not installed", name)
+            log.warning("module %s is enabled and not installed; going on without it", name)
             absent.append(name)
     return infos, tuple(absent)
+
+
+def _tracing(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {"sampling_rate": own.get("sampling_rate", 1.0), "max_queued": own.get("max_queued", 10_000)}
 
 
 def _shards(name: str, own: Mapping[str, Any]) -> int:

@@ -37,7 +37,8 @@ class Placed:
 @dataclass(frozen=True, slots=True)
 class Topology:
     """``modules`` in the order of their start. ``absent``: enabled in the settings, but not installed. ``address`` is
-    where a second program connects; ``incarnation`` differs from start to start."""
+    where a second program connects; ``incarnation`` differs from start to start; ``is_complete`` once all modules run
+    and know each other; ``tracing``: ``sampling_rate`` and ``max_queued``, which count while trace_logger runs."""
 
     incarnation: str
     namespace: str
@@ -45,6 +46,8 @@ class Topology:
     modules: tuple[Placed, ...] = ()
     absent: tuple[str, ...] = ()
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    is_complete: bool = False
+    tracing: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, module: str) -> Placed | None:
         return next((one for one in self.modules if one.name == module), None)
@@ -60,6 +63,8 @@ class Topology:
             "modules": [{"shards": one.shards, "manifest": one.manifest.to_dict()} for one in self.modules],
             "absent": list(self.absent),
             "runtime": dict(self.runtime),
+            "is_complete": self.is_complete,
+            "tracing": dict(self.tracing),
         }
         return json.dumps(document, indent=2).encode() + b"\n"
 
@@ -75,6 +80,8 @@ class Topology:
             placed,
             tuple(document["absent"]),
             document["runtime"],
+            document["is_complete"],
+            document["tracing"],
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from modules.core.errors import PlatformError, ValidationError
+from modules.core.quick_pickle import quickly_pickled
 
 from .errors import ModuleFailed
 
@@ -61,23 +62,33 @@ class Shared:
         return error
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Call:
-    """``key`` is what picked the shard; None where nothing had to."""
+    """``key`` is what picked the shard; None where nothing had to. ``traceparent`` names the caller's span."""
 
     method: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     timeout_s: float
     key: str | None = None
+    traceparent: str | None = None
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Reply:
     ok: bool
     packed: Any
 
 
+@quickly_pickled
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """In place of a reply: the host knows nothing of that call, for it was restarted since."""
+
+
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Flight:
     """Calls that travel together: ``(id, packed Call)`` each. ``place`` counts the flights of a caller from 0."""
@@ -87,6 +98,7 @@ class Flight:
     calls: tuple[tuple[str, Any], ...]
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class StreamPart:
     """What a stream has given since the last part. After the last items it has ended, or failed with ``error``."""

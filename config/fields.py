@@ -28,7 +28,9 @@ _BOUNDS = (
 _KINDS = {"integer": "an integer", "number": "a number", "boolean": "true or false", "null": "null"}
 _FORMATS = {
     "path": "a path",
+    "ip-network": "an IP address or network, such as 10.0.0.0/8",
     "uri": "an http or https address without user, query or fragment",
+    "origin": "an origin, such as https://chat.example.org",
     "time-zone": "a name of the IANA time zone database, such as Europe/Berlin",
 }
 

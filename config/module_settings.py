@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from config.section import Count, Fraction, Name, Provider, Seconds, Section, ServerAddress
+from config.section import Count, Directory, Fraction, Name, Provider, Seconds, Section, ServerAddress
 
 
 class ModuleSettings(Section):
@@ -62,9 +62,24 @@ class TextChat(ModuleSettings):
     durability: Literal["write", "fsync"] = "write"
     """When a message counts as stored: handed to the system, or on the disk."""
 
+    routing: bool = False
+    """Whether messages go to a specialist where neither they nor their session say so (``route``)."""
+
     session: Sessions = Sessions()
     rate_limit: ChatRates = ChatRates()
     model: ChatModel = ChatModel()
+
+
+class Embedding(Provider):
+    provider: Name = "auto"
+    """``auto`` takes the server when ``base_url`` is set, else the embedded ``wordllama`` when it is installed, else
+    ``none`` (search by words alone); any other name is an OpenAI-compatible server."""
+
+    dimension: Count | None = None
+    """Length of the model's vectors; none takes what the model gives."""
+
+    batch_size: Count = 32
+    """Texts embedded in one call."""
 
 
 class ShortTerm(Section):
@@ -89,20 +104,14 @@ class Memory(ModuleSettings):
     short_term: ShortTerm = ShortTerm()
     long_term: LongTerm = LongTerm()
 
+    embedding: Embedding = Embedding()
+    """What finds memories by their meaning."""
+
+    min_similarity: Fraction = 0.12
+    """Least cosine with which a memory counts as found by its meaning; it fits wordllama, others want their own."""
+
     context_window_tokens: Count = 4_000
     """Size of the context that a session's answer is given."""
-
-
-class Embedding(Provider):
-    provider: Name = "auto"
-    """``auto`` takes the server when ``base_url`` is set, else the embedded ``wordllama`` when it is installed, else
-    ``none`` (search by words alone); any other name is an OpenAI-compatible server."""
-
-    dimension: Count | None = None
-    """Length of the model's vectors; none takes what the model gives."""
-
-    batch_size: Count = 32
-    """Texts embedded in one call."""
 
 
 class Chunking(Section):
@@ -129,6 +138,23 @@ class Retrieval(Section):
     max_context_tokens: Count = 2_000
     """Size of the context that is built from what was found."""
 
+    vector_weight: Fraction = 0.3
+    """Share of the ranking by meaning in the joint one; the ranking by words has the rest."""
+
+    rank_constant: Annotated[float, Field(ge=0)] = 30.0
+    """What is added to every rank before reciprocals are summed: the greater, the less the first ranks stand out."""
+
+    min_similarity: Fraction = 0.0
+    """Least cosine with which a chunk is found by its meaning alone."""
+
+
+class Indexing(Section):
+    background: bool = True
+    """Whether documents that a migration brought are indexed by and by, without anybody asking for it."""
+
+    max_open_users: Count = 64
+    """Users whose indices are held open; the one not asked about the longest goes first."""
+
 
 DocumentExtension = Literal[".pdf", ".docx", ".txt", ".md", ".html", ".csv", ".json"]
 
@@ -143,15 +169,29 @@ class Parsing(Section):
     timeout_seconds: Seconds = 300.0
     """How long parsing one document may take."""
 
-    max_memory_mb: Count = 1_024
+    max_memory_mb: Annotated[int, Field(ge=256)] = 1_024
     """Memory of the child process that parses."""
+
+    max_text_characters: Count = 20_000_000
+    """Longest text that a document may hold."""
+
+    processes: Count = 2
+    """Documents parsed at a time; more wait their turn."""
+
+    local_directories: tuple[Directory, ...] | None = None
+    """Where documents that are named by a path may lie; none is anywhere that the module's process may read. What
+    comes over HTTP has no path."""
 
 
 class Rag(ModuleSettings):
     """Documents, their vectors, and search over them."""
 
+    max_documents_per_user: Count = 100_000
+    """Documents that one user may have."""
+
     embedding: Embedding = Embedding()
     chunking: Chunking = Chunking()
+    indexing: Indexing = Indexing()
     retrieval: Retrieval = Retrieval()
     parsing: Parsing = Parsing()
 
@@ -163,6 +203,24 @@ class Consensus(Section):
     max_rounds: Count = 5
     """Rounds before the tie-break."""
 
+    likeness: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Cosine of two answers' vectors from which on they say the same, where answers are compared."""
+
+
+class AgentModel(Provider):
+    provider: Name = "text_chat"
+    """``text_chat`` speaks with that module's model: through the module while it runs, so that there is one; else with
+    one of its own of the same settings. Other names mean what they mean there."""
+
+    max_tokens: Count = 256
+    """Longest answer of an agent."""
+
+    max_prompt_tokens: Count = 3_000
+    """Most tokens that a prompt is given; the latest turns are kept."""
+
+    allowed_models: tuple[Name, ...] = ()
+    """Other models of the same server that agents may name."""
+
 
 class MultiAgent(ModuleSettings):
     """Conversations of several agents."""
@@ -173,10 +231,23 @@ class MultiAgent(ModuleSettings):
     max_agents_per_conversation: Count = 10
     """Agents that may take part in one conversation."""
 
+    max_agents_per_user: Count = 100
+    """Agents that one user may register."""
+
+    max_running_per_user: Count = 10
+    """Conversations of one user that may be under way."""
+
+    max_message_length: Count = 16_384
+    """Longest topic or message, in characters."""
+
     agent_timeout_seconds: Seconds = 60.0
-    """How long one agent may take to answer."""
+    """How long one agent may take to answer, from when the model is free for it."""
+
+    max_parallel_answers: Count = 8
+    """Answers that one model is asked for at a time; an embedded model works on two."""
 
     consensus: Consensus = Consensus()
+    model: AgentModel = AgentModel()
 
 
 class ToolTimeouts(Section):
@@ -208,17 +279,37 @@ class CircuitBreaker(Section):
 
 class ToolLimits(Section):
     calls_per_minute: Count = 60
-    """Calls of one tool in any sixty seconds."""
+    """Calls of one tool in any sixty seconds; attempts of one call count once."""
 
     max_cost_per_day: Annotated[float, Field(ge=0)] | None = None
     """Cost of all calls in one day, in the unit of the tools' own costs; none sets no limit."""
 
     max_output_bytes: Count = 1_048_576
-    """Longest answer of a tool; what is longer is cut and marked."""
+    """Longest answer of a tool; what is longer is cut and marked, or refused where it could not be read then."""
+
+    max_input_bytes: Count = 262_144
+    """Longest parameters of a call, as JSON."""
+
+    max_tools_per_user: Count = 100
+    """Tools, and chains of tools, that one user may register."""
+
+
+class ToolsInChat(Section):
+    max_rounds: Annotated[int, Field(ge=0)] = 5
+    """How often a model may call tools before it must answer; 0 offers it none."""
+
+    max_tools: Count = 32
+    """Most tools that a model is offered."""
+
+    max_result_tokens: Count = 2_000
+    """How much of a tool's answer a model is shown."""
 
 
 class ToolUse(ModuleSettings):
     """Calls to tools outside the platform."""
+
+    shards: Annotated[int, Field(ge=1, le=1)] = 1
+    """Always one: limits, circuit breakers, costs and connections are a tool's, whoever calls it."""
 
     allowed_domains: tuple[Name, ...] = ()
     """Only these domains and what lies below them; empty allows every public one."""
@@ -226,10 +317,26 @@ class ToolUse(ModuleSettings):
     blocked_domains: tuple[Name, ...] = ()
     """Never these domains nor what lies below them; stronger than ``allowed_domains``."""
 
+    allowed_ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = (80, 443)
+    """Ports that tools may be at."""
+
+    internal_hosts: tuple[Name, ...] = ()
+    """``host:port`` of tools that may be at private or loopback addresses and on any port."""
+
+    python_tools: tuple[Name, ...] = ()
+    """``package.module:function`` of the functions that may be registered as tools; nothing else is imported."""
+
+    mcp_servers_file: Name | None = None
+    """File of MCP servers, in the form that MCP clients share: ``{"mcpServers": {...}}``."""
+
+    header_variables: tuple[Name, ...] = ()
+    """``NAME@domain``: environment variables that a tool's headers may hold as ``${NAME}``, and where each may go."""
+
     timeouts: ToolTimeouts = ToolTimeouts()
     retries: ToolRetries = ToolRetries()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     limits: ToolLimits = ToolLimits()
+    chat: ToolsInChat = ToolsInChat()
 
 
 class Persona(ModuleSettings):
@@ -241,8 +348,17 @@ class Persona(ModuleSettings):
     max_global_personas: Count = 50
     """Personas that belong to everyone."""
 
+    max_versions: Count = 100
+    """Versions of one persona that are kept: the first one, and the newest."""
+
     consistency_threshold: Fraction = 0.7
     """Below which score ``persona.inconsistency`` is emitted."""
+
+    template_timeout_seconds: Seconds = 0.25
+    """How long a persona's template may take."""
+
+    embedding: Embedding = Embedding()
+    """Model by which nearness to a persona is measured; ``none`` judges by rules alone."""
 
 
 class Ocr(Provider):
@@ -267,12 +383,28 @@ class MediaLimits(Section):
     max_pixels: Count = 50_000_000
     """Largest image or frame, width times height."""
 
+    max_media_seconds: Seconds = 14_400.0
+    """Longest sound or video, in its own time."""
+
     timeout_seconds: Seconds = 120.0
     """How long one operation may take."""
+
+    max_memory_mb: Annotated[int, Field(ge=512)] = 2_048
+    """Memory of a child process that decodes, beside its code."""
+
+    max_user_bytes: Count = 10_737_418_240
+    """Size of all uploads that one user may keep."""
 
 
 class Multimodal(ModuleSettings):
     """Images, audio and video."""
+
+    workers: Count = 2
+    """Child processes that decode; more operations wait their turn."""
+
+    local_directories: tuple[Directory, ...] = ()
+    """Directories outside the data directory whose files may be named by their absolute path; every caller may read
+    them, so only what all users may see belongs there."""
 
     limits: MediaLimits = MediaLimits()
 
@@ -282,6 +414,17 @@ class Multimodal(ModuleSettings):
     ocr: Ocr = Ocr()
     speech: Speech = Speech()
     image_generation: ImageGeneration = ImageGeneration()
+
+
+class SpecialistHealth(Section):
+    failures: Count = 3
+    """Failures in a row after which a specialist gets nothing."""
+
+    recover_seconds: Seconds = 30.0
+    """After how long it gets one again."""
+
+    route_timeout_seconds: Seconds = 120.0
+    """After how long a route whose outcome nobody tells no longer counts as work of its specialist."""
 
 
 class TopicRouter(ModuleSettings):
@@ -296,6 +439,17 @@ class TopicRouter(ModuleSettings):
     context_messages: Annotated[int, Field(ge=0)] = 10
     """Messages of the history that classification looks at."""
 
+    max_examples: Count = 5_000
+    """Examples that topics are learned from."""
+
+    specialists: SpecialistHealth = SpecialistHealth()
+
+    log_retention_days: Count = 30
+    """After how many days the log of routes is deleted."""
+
+    embedding: Embedding = Embedding()
+    """Model by which contents are told apart; ``none`` goes by words alone."""
+
 
 class Alerts(Section):
     latency_ms: Annotated[float, Field(gt=0)] = 5_000.0
@@ -307,9 +461,15 @@ class Alerts(Section):
     window_seconds: Seconds = 300.0
     """Over which time both are measured."""
 
+    min_calls: Count = 10
+    """Calls within that time below which nothing is concluded."""
+
 
 class TraceLogger(ModuleSettings):
     """Traces, logs and the audit trail."""
+
+    shards: Literal[1] = 1
+    """Actors of the module: one, since the audit trail has one writer."""
 
     sampling_rate: Fraction = 1.0
     """Share of traces that are kept; audit entries always are."""
@@ -327,7 +487,10 @@ class TraceLogger(ModuleSettings):
     """Records that may wait for the disk; what is beyond is counted, not waited for."""
 
     otlp_endpoint: ServerAddress | None = None
-    """Where spans are exported to as well."""
+    """Address of an OpenTelemetry collector (OTLP over HTTP) that spans are exported to as well."""
+
+    record_content: bool = False
+    """Whether logs and audit details keep what people wrote; else they keep its length. Secrets are never kept."""
 
     alerts: Alerts = Alerts()
 

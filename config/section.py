@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -39,10 +40,17 @@ def _server_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _network(value: str) -> str:
+    """Raises `ValueError` for what is neither an address nor a network."""
+    ip_network(value)
+    return value
+
+
 Directory = Annotated[Path, BeforeValidator(_not_empty)]
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Network = Annotated[str, AfterValidator(_network), Field(json_schema_extra={"format": "ip-network"})]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ServerAddress = Annotated[
     str,

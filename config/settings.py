@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
 from config.module_settings import Modules
-from config.section import Count, Directory, Name, Seconds, Section
+from config.section import Count, Directory, Name, Network, Seconds, Section
 
 
 class Storage(Section):
@@ -62,7 +63,7 @@ class Pages(Section):
     default_limit: Count = 100
     """Items of a page when the caller names no limit."""
 
-    max_limit: Count = 1_000
+    max_limit: Annotated[int, Field(ge=1, le=1_000)] = 1_000
     """Most items that a caller may ask for."""
 
     @model_validator(mode="after")
@@ -70,6 +71,21 @@ class Pages(Section):
         if self.default_limit > self.max_limit:
             raise ValueError("default_limit must not exceed max_limit")
         return self
+
+
+def _origin(value: str) -> str:
+    """Raises ValueError for what no browser sends as an origin."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or value != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("not an origin, such as https://chat.example.org")
+    return value
+
+
+Origin = Annotated[
+    str,
+    AfterValidator(_origin),
+    Field(json_schema_extra={"format": "origin", "pattern": r"^https?://[^/@?#]+$"}),
+]
 
 
 class Http(Section):
@@ -93,14 +109,32 @@ class Http(Section):
     max_stream_seconds: Seconds = 600.0
     """How long one streamed answer may last."""
 
+    heartbeat_seconds: Seconds = 15.0
+    """How long a stream may be silent before a heartbeat is sent on it."""
+
     requests_per_minute: Count = 600
     """Requests of one caller in a minute, before 429."""
 
     max_ongoing_requests: Count = 256
     """Requests that one replica serves at a time."""
 
+    replicas: Count = 1
+    """Processes that answer requests."""
+
+    shutdown_seconds: Seconds = 30.0
+    """How long a stop waits for requests and streams under way before it ends them."""
+
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses or networks of proxies before this server whose ``X-Forwarded-For`` names the client."""
+
     high_throughput: bool = True
     """Serve's high-throughput mode, with HAProxy before the replicas."""
+
+    cors_origins: tuple[Origin, ...] = ()
+    """Web pages of these origins may use the API from a browser; none is let in where the list is empty."""
+
+    needed_modules: tuple[Name, ...] = ("text_chat",)
+    """Modules without which ``/ready`` says no."""
 
     pages: Pages = Pages()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config.errors import ConfigurationError
+from migration import cutover_cli
 from migration.config_migrator import migrate_config_file
 from migration.console import shown_progress
 from migration.fanout import FanOut, LocalFanOut, ProcessFanOut
@@ -53,6 +54,7 @@ def register(subparsers: SubParsers) -> None:
     _register_run(commands)
     _register_checks(commands)
     _register_others(commands)
+    cutover_cli.register(commands, cutover_cli.Shared(_source_arguments, _settings, _handled))
     index = subparsers.add_parser("index", help="indices of a migrated store")
     indices = index.add_subparsers(dest="index_command", required=True, metavar="COMMAND")
     build = indices.add_parser("build", help="build the master index and the full-text index over messages anew")

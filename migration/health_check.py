@@ -1,7 +1,8 @@
 """Are the platform's modules well? For the cut-over's last step, and for whoever wants to know.
 
-``python migration/health_check.py [--base DIR]`` opens the modules on a migrated tree, prints one line for each and
-exits with 0 when nothing is wrong, 1 when a module is unhealthy, fails or a needed one is missing, 2 on wrong use.
+``python migration/health_check.py [--base DIR]`` asks the platform that runs on a migrated tree, or opens the modules
+there itself when none does; prints one line for each module and exits with 0 when nothing is wrong, 1 when a module is
+unhealthy, fails or a needed one is missing, 2 on wrong use.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from modules.core.errors import ModuleNotFound
+from actors import topology
+from actors.locks import is_running
+from actors.system import PartHealth, Platform
+from modules.core.errors import ModuleNotFound, PlatformError
 from modules.core.loader import ModuleLoader
 
 log = logging.getLogger(__name__)
@@ -62,11 +66,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = f"{base!r} is no directory" if base else "no migrated tree given"
         sys.stderr.write(f"health_check: {told}: use --base DIR or set {BASE_VARIABLE}\n")
         return 2
-    results = asyncio.run(_check(base))
+    results = _of_running(Path(base)) if is_running(base) else asyncio.run(_check(base))
     width = max(map(len, results))
     for name, health in results.items():
         sys.stdout.write(f"{name:<{width}}  {health}\n")
     return 0 if is_well(results) else 1
+
+
+def _of_running(base: Path) -> dict[str, str]:
+    """Of the platform that runs on *base*, asked from outside."""
+    from actors.ray_runtime import RayRuntime  # takes a while to import, and is seldom needed
+
+    async def asked(runtime: RayRuntime) -> dict[str, str]:
+        platform = await Platform.connect(base, runtime=runtime)
+        try:
+            health = await platform.health()
+        finally:
+            await platform.close()
+        return {name: _word_for([part for part in health.parts if part.module == name]) for name in MODULES}
+
+    try:
+        runtime = RayRuntime(address=topology.load(base).address or None)
+        try:
+            return asyncio.run(asked(runtime))
+        finally:
+            runtime.close()
+    except PlatformError as error:
+        return dict.fromkeys(MODULES, f"error: {error}")
+
+
+def _word_for(parts: Sequence[PartHealth]) -> str:
+    """Of a module's actors: the first that is not well speaks for all."""
+    if not parts:
+        return "not_loaded"
+    for part in parts:
+        if part.report is None:
+            return f"error: {part.state}: {part.reason}"
+        if not part.is_healthy:
+            return "unhealthy"
+    return "healthy"
 
 
 async def _check(base: str) -> dict[str, str]:

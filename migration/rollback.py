@@ -7,10 +7,9 @@ target is never deleted, and the tree that it held is kept. After a crash `recov
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from migration.backup_manifest import NAME as MANIFEST
 from migration.backup_manifest import BackupError, UnknownBackup
 from migration.durable import exchange, held, sync_directory, sync_filesystem
 from migration.tree_copy import Clone, reflink, remove_tree
-from migration.tree_swap import FORWARD, Outcome, RecoveryNeeded, SwapPlan, TreeSwap, inode_of, journal_of
+from migration.tree_swap import Outcome, Replacement, real
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class RollbackManager:
         self._steps = steps
         self._clock = clock
         self._clone = clone
-        self._swap = TreeSwap(steps=steps, exchange=swap)
+        self._replacement = Replacement(steps=steps, clock=clock, swap=swap)
 
     # --- backups -----------------------------------------------------------------------------------------------------
 
@@ -80,7 +79,7 @@ class RollbackManager:
         naming the path of what cannot be read, Changing when a file does not hold still, ValueError when the backups
         lie inside the source, Busy while `prune` runs.
         """
-        source = _real(source_path)
+        source = real(source_path)
         self._refuse_overlap(source)
         self.backup_path.mkdir(parents=True, exist_ok=True)
         with held(self._lock, shared=True):
@@ -147,24 +146,17 @@ class RollbackManager:
         ValueError for a target that cannot be swapped, Busy while another process rolls it back or recovers it.
         """
         backup = self._find(backup_name)
-        target = _real(target_path)
+        target = real(target_path)
         self._refuse_overlap(target)
-        _refuse_unswappable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with held(_lock_of(target)):
-            if journal_of(target).exists():
-                raise RecoveryNeeded(str(target))
-            summary = verify_backup(backup)
-            plan = SwapPlan.of(target, self._clock().strftime(_STAMP))
-            try:
-                owners_lost, plan = self._stage(backup, plan)
-                self._swap.run(plan, FORWARD)
-            except (OSError, BackupError) as error:
-                outcome, _ = self._swap.recover(target)
-                error.add_note(outcome.value)
-                raise
-        log.info("rolled %s back to %s; what it held is %s", target, backup, plan.kept)
-        return Restored(target, summary, plan.kept, owners_lost)
+        found: list[BackupSummary] = []
+        lost: list[int] = []
+        previous = self._replacement.replace(
+            target,
+            lambda directory: lost.append(restore_backup(backup, directory, clone=self._clone)),
+            lambda: found.append(verify_backup(backup)),
+        )
+        log.info("rolled %s back to %s; what it held is %s", target, backup, previous)
+        return Restored(target, found[0], previous, lost[0])
 
     def recover(self, target_path: Path | str) -> Recovered:
         """Ends a rollback of *target_path* that was cut short, whoever began it and wherever it stood.
@@ -173,24 +165,8 @@ class RollbackManager:
         it but the old tree of the latter case. Raises Unrecoverable when somebody has moved the trees meanwhile, Busy
         while the rollback still runs.
         """
-        target = _real(target_path)
-        if not target.parent.is_dir():
-            return Recovered(target, Outcome.NOTHING_TO_DO, None)
-        with held(_lock_of(target)):
-            return Recovered(target, *self._swap.recover(target))
-
-    def _stage(self, backup: Path, plan: SwapPlan) -> tuple[int, SwapPlan]:
-        self._steps("announce the restored tree")
-        plan.save()
-        self._steps("restore beside the target")
-        plan.staged_path.mkdir(0o700)
-        owners_lost = restore_backup(backup, plan.staged_path, clone=self._clone)
-        self._steps("sync the restored tree")
-        sync_filesystem(plan.staged_path)
-        self._steps("announce the swap")
-        plan = replace(plan, new=inode_of(plan.staged_path))
-        plan.save()
-        return owners_lost, plan
+        target = real(target_path)
+        return Recovered(target, *self._replacement.recover(target))
 
     # --- names -------------------------------------------------------------------------------------------------------
 
@@ -222,25 +198,9 @@ class RollbackManager:
             name = f"{wanted}_{number}"
 
     def _refuse_overlap(self, tree: Path) -> None:
-        backups = _real(self.backup_path)
+        backups = real(self.backup_path)
         if backups == tree or tree in backups.parents:
             raise ValueError(f"the backups in {backups} lie inside {tree}: keep them elsewhere")
-
-
-def _real(path: Path | str) -> Path:
-    """The directory itself where *path* is a link to it: it is there that trees change places."""
-    return Path(os.path.realpath(path))
-
-
-def _lock_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.rollback.lock")
-
-
-def _refuse_unswappable(target: Path) -> None:
-    if os.path.ismount(target):
-        raise ValueError(f"{target} is a mount point and cannot be renamed: give a directory below it")
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is no directory")
 
 
 def _remove_partial(partial: Path) -> None:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
 from migration.backup_manifest import BackupError
-from migration.durable import draft_of, replace_file, sync_directory
+from migration.durable import draft_of, exchange, held, replace_file, sync_directory, sync_filesystem
 from migration.tree_copy import remove_tree
 
 
@@ -205,6 +206,87 @@ class TreeSwap:
         self._steps("close the journal")
         journal_of(plan.target).unlink()
         sync_directory(plan.target.parent)
+
+
+class Replacement:
+    """Puts a tree that is written beside the target in its place; the tree that stood there is kept.
+
+    *steps* and *exchange* are those of `TreeSwap`; *clock* gives the time that names are made of.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: Callable[[str], None] = lambda step: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        swap: Callable[[Path, Path], bool] = exchange,
+    ) -> None:
+        self._steps = steps
+        self._clock = clock
+        self._swap = TreeSwap(steps=steps, exchange=swap)
+
+    def replace(self, target: Path, fill: Callable[[Path], None], check: Callable[[], None]) -> Path | None:
+        """Calls *check*, then *fill* with a new and empty directory, and gives that the target's name; where the tree
+        is that the target held, None when it held none.
+
+        An error that is raised carries a note of which tree the target is, and leaves nothing half-made beside it.
+        Raises what the two raise, RecoveryNeeded after a crash, ValueError for a target that cannot be swapped, Busy
+        while another process replaces or recovers it.
+        """
+        target = real(target)
+        _refuse_unswappable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with held(_lock_of(target)):
+            if journal_of(target).exists():
+                raise RecoveryNeeded(str(target))
+            check()
+            plan = SwapPlan.of(target, self._clock().strftime("%Y%m%d_%H%M%S"))
+            try:
+                plan = self._stage(fill, plan)
+                self._swap.run(plan, FORWARD)
+            except Exception as error:
+                outcome, _ = self._swap.recover(target)
+                error.add_note(outcome.value)
+                raise
+        return plan.kept
+
+    def recover(self, target: Path) -> tuple[Outcome, Path | None]:
+        """Ends a replacement that was cut short, whoever began it: what became of it, and where the old tree is if it
+        was replaced. Raises Unrecoverable when somebody has moved the trees meanwhile, Busy while it still runs."""
+        target = real(target)
+        if not target.parent.is_dir():
+            return Outcome.NOTHING_TO_DO, None
+        with held(_lock_of(target)):
+            return self._swap.recover(target)
+
+    def _stage(self, fill: Callable[[Path], None], plan: SwapPlan) -> SwapPlan:
+        self._steps("announce the restored tree")
+        plan.save()
+        self._steps("restore beside the target")
+        plan.staged_path.mkdir(0o700)
+        fill(plan.staged_path)
+        self._steps("sync the restored tree")
+        sync_filesystem(plan.staged_path)
+        self._steps("announce the swap")
+        plan = replace(plan, new=inode_of(plan.staged_path))
+        plan.save()
+        return plan
+
+
+def real(path: Path | str) -> Path:
+    """The directory itself where *path* is a link to it: it is there that trees change places."""
+    return Path(os.path.realpath(path))
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.rollback.lock")
+
+
+def _refuse_unswappable(target: Path) -> None:
+    if os.path.ismount(target):
+        raise ValueError(f"{target} is a mount point and cannot be renamed: give a directory below it")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is no directory")
 
 
 def inode_of(path: Path) -> int | None:

@@ -13,13 +13,15 @@ from migration.verify.jsontext import NotAnObject, last_values, members, object_
 from migration.verify.tree import Listing, Tree, join
 
 # directories that belong to the platform alone, and what the migration may write where
-_PLATFORM = frozenset(("tool_use", "multimodal", "topic_router", "trace_logger", "indices", ".migration"))
+_PLATFORM = frozenset(
+    ("tool_use", "multimodal", "topic_router", "trace_logger", "indices", ".migration", ".platform", ".trash")
+)
 _MODULES = {
     "text_chat": frozenset(("users", "sessions", "archive", "indices")),
     "memory": frozenset(("short_term", "long_term")),
     "rag": frozenset(("documents", "embeddings", "indices")),
-    "persona": frozenset(("definitions", "users")),
-    "multi_agent": frozenset(("conversations",)),
+    "persona": frozenset(("definitions", "users", "active")),
+    "multi_agent": frozenset(("conversations", "agents")),
     "attic": None,
 }
 PER_USER = ("text_chat/sessions", "text_chat/archive", "memory/short_term", "persona/users")

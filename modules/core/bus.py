@@ -4,6 +4,9 @@ A handler gets the event's data, as the guide's handlers do; one registered with
 `Envelope`, which ``*`` handlers need to know what they hear. What a handler raises, and a handler that exceeds its
 time, never reaches the emitter: it is logged, counted in ``failures``, and written to the dead-letter file together
 with the event and the handler's name, so that it can be replayed by hand.
+
+Whoever hears everything can have it in batches (`hear_all`): events that come from elsewhere then cost one call for
+many.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from .clock import Clock, IdMaker, SystemClock, new_hex
 from .errors import ConfigurationError, PlatformError, ValidationError
 from .storage import StorageBackend
+from .tracing import current_traceparent, go_on
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ DEAD_LETTERS = "trace_logger/dead_letters.jsonl"
 
 Handler = Callable[[Any], Awaitable[object]]
 Middleware = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+BatchHandler = Callable[[Sequence["Envelope"]], Awaitable[object]]
 H = TypeVar("H", bound=Handler)
 
 _EVENT = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
@@ -39,12 +44,20 @@ _trace: ContextVar[str | None] = ContextVar("modchat_trace_id", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
+    """``traceparent`` names the span in which the event was emitted; empty where there was none."""
+
     event: str
     event_id: str
     timestamp: str
     source_module: str
     trace_id: str
     data: Mapping[str, Any]
+    traceparent: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Half the time of the way that dataclasses have; every event that crosses processes pays for it twice.
+        own = (self.event, self.event_id, self.timestamp, self.source_module, self.trace_id, self.data)
+        return Envelope, (*own, self.traceparent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class MessageBus:
         self.middleware: list[Middleware] = []
         self.failures: Counter[str] = Counter()
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
+        self._hearing_all: list[BatchHandler] = []
         self._dead_letters = dead_letters
         self._handler_timeout_s = handler_timeout_s
         self._max_handlers = max_handlers_per_event
@@ -111,6 +125,12 @@ class MessageBus:
         """Take *handler* off *event_type*; nothing happens when it is not on it."""
         kept = [one for one in self._subscriptions[event_type] if one.handler != handler]
         self._subscriptions[event_type] = kept
+        if event_type == ALL_EVENTS:
+            self._hearing_all = [one for one in self._hearing_all if one != handler]
+
+    def hear_all(self, handler: BatchHandler) -> None:
+        """Register *handler* for every event, several at a time as they come. ``off(ALL_EVENTS, handler)`` ends it."""
+        self._hearing_all.append(handler)
 
     async def emit(
         self,
@@ -131,38 +151,39 @@ class MessageBus:
             try:
                 data = await middleware(event_type, data)
             except Exception as error:  # noqa: BLE001 - foreign code; reported, and the event stops here
-                await self._report(envelope, f"middleware {_name_of(middleware)}", error)
+                await self.report(envelope, f"middleware {_name_of(middleware)}", error)
                 return Delivery(envelope, 0, (f"middleware {_name_of(middleware)}",))
-            envelope = Envelope(
-                event_type, envelope.event_id, envelope.timestamp, envelope.source_module, envelope.trace_id, data
-            )
-        hearing = [*self._subscriptions.get(event_type, ()), *self._subscriptions.get(ALL_EVENTS, ())]
+            envelope = replace(envelope, data=data)
+        if self._hearing_all:
+            delivery, _ = await asyncio.gather(self.deliver(envelope), self.deliver_together((envelope,)))
+            return delivery
+        return await self.deliver(envelope)
+
+    async def deliver(self, envelope: Envelope, *, besides: Handler | None = None) -> Delivery:
+        """Hand an event, as it is, to its handlers but *besides*; those of `hear_all` are not among them."""
+        subscribed = (*self._subscriptions.get(envelope.event, ()), *self._subscriptions.get(ALL_EVENTS, ()))
+        hearing = [one for one in subscribed if one.handler != besides]
         outcomes = await asyncio.gather(*(self._deliver(one, envelope) for one in hearing))
         failed = tuple(one.name for one, done in zip(hearing, outcomes, strict=True) if not done)
         return Delivery(envelope, len(hearing) - len(failed), failed)
 
-    def _envelope(self, event: str, data: Mapping[str, Any], source: str | None, trace_id: str | None) -> Envelope:
-        return Envelope(
-            event=event,
-            event_id=f"evt_{self._new_id()}",
-            timestamp=self._clock.now().isoformat(),
-            source_module=source if source is not None else event.partition(".")[0],
-            trace_id=trace_id or _trace.get() or self._new_id(),
-            data=data,
-        )
+    async def deliver_together(self, envelopes: Sequence[Envelope]) -> None:
+        """Hand events to those that hear all of them in batches."""
+        for handler in self._hearing_all:
+            try:
+                async with asyncio.timeout(self._handler_timeout_s):
+                    await handler(envelopes)
+            except Exception as error:  # noqa: BLE001 - as for any handler
+                for envelope in envelopes:
+                    await self.report(envelope, _name_of(handler), error)
 
-    async def _deliver(self, subscription: _Subscription, envelope: Envelope) -> bool:
-        # gather() runs each delivery in its own task, so this is seen by this handler alone.
-        _trace.set(envelope.trace_id)
-        try:
-            async with asyncio.timeout(self._handler_timeout_s):
-                await subscription.handler(envelope if subscription.wants_envelope else envelope.data)
-        except Exception as error:  # noqa: BLE001 - the loop that must report any handler's failure
-            await self._report(envelope, subscription.name, error)
-            return False
-        return True
+    def hears(self, event: str, *, besides: Handler | None = None) -> bool:
+        """Whether any handler but *besides* is there for an event, those of `hear_all` left aside."""
+        subscribed = (*self._subscriptions.get(event, ()), *self._subscriptions.get(ALL_EVENTS, ()))
+        return any(one.handler != besides for one in subscribed)
 
-    async def _report(self, envelope: Envelope, name: str, error: Exception) -> None:
+    async def report(self, envelope: Envelope, name: str, error: Exception) -> None:
+        """Log, count and put into the dead-letter file what *name* could not do with an event."""
         self.failures[envelope.event] += 1
         log.error("%s failed on %s: %r", name, envelope.event, error, exc_info=error)
         letter = {"handler": name, "error": f"{type(error).__name__}: {error}", **asdict(envelope)}
@@ -174,6 +195,34 @@ class MessageBus:
             await self._dead_letters.append(DEAD_LETTERS, line)
         except PlatformError:
             log.exception("the dead-letter file could not be written; the letter was: %s", line.decode())
+
+    def _envelope(self, event: str, data: Mapping[str, Any], source: str | None, trace_id: str | None) -> Envelope:
+        traceparent = current_traceparent() or ""
+        if traceparent and trace_id in (None, traceparent[3:35]):
+            trace_id = traceparent[3:35]
+        else:
+            traceparent = ""
+        return Envelope(
+            event=event,
+            event_id=f"evt_{self._new_id()}",
+            timestamp=self._clock.now().isoformat(),
+            source_module=source if source is not None else event.partition(".")[0],
+            trace_id=trace_id or _trace.get() or self._new_id(),
+            data=data,
+            traceparent=traceparent,
+        )
+
+    async def _deliver(self, subscription: _Subscription, envelope: Envelope) -> bool:
+        # gather() runs each delivery in its own task, so this is seen by this handler alone.
+        _trace.set(envelope.trace_id)
+        go_on(envelope.traceparent)
+        try:
+            async with asyncio.timeout(self._handler_timeout_s):
+                await subscription.handler(envelope if subscription.wants_envelope else envelope.data)
+        except Exception as error:  # noqa: BLE001 - the loop that must report any handler's failure
+            await self.report(envelope, subscription.name, error)
+            return False
+        return True
 
 
 def _check_event(event: str) -> None:

@@ -9,6 +9,8 @@ from .bus import Delivery, MessageBus
 from .clock import Clock, SystemClock
 from .errors import ConfigurationError
 from .storage import StorageBackend
+from .tracing import Tracer
+from .workers import Workers
 
 Resolver = Callable[[str], Awaitable[Any | None]]
 
@@ -17,8 +19,17 @@ async def _nobody(name: str) -> None:
     return None
 
 
+def _everyone(user_id: str) -> bool:
+    return True
+
+
 class ModuleContext:
-    """*settings* maps module names to their settings; *resolve* finds a loaded module by name, or None."""
+    """*settings* maps module names to their settings; *resolve* finds a loaded module by name, or None.
+
+    ``owns(key)`` says whether the key (a user, as the module's rules of sharding have it) is this host's: what a module
+    does by itself, it does for these alone. ``workers`` are other processes for work that is long and has no state;
+    None where there are none.
+    """
 
     def __init__(
         self,
@@ -29,10 +40,16 @@ class ModuleContext:
         resolve: Resolver = _nobody,
         clock: Clock | None = None,
         module_name: str = "",
+        tracer: Tracer | None = None,
+        owns: Callable[[str], bool] = _everyone,
+        workers: Workers | None = None,
     ) -> None:
         self.bus = bus or MessageBus()
+        self.tracer = tracer or Tracer()
         self.clock = clock or SystemClock()
         self.module_name = module_name
+        self.owns = owns
+        self.workers = workers
         self._settings = settings or {}
         self._storage = storage
         self._resolve = resolve
@@ -46,6 +63,9 @@ class ModuleContext:
             resolve=self._resolve,
             clock=self.clock,
             module_name=module_name,
+            tracer=self.tracer,
+            owns=self.owns,
+            workers=self.workers,
         )
 
     async def emit(self, event: str, data: dict[str, Any]) -> Delivery:

@@ -131,7 +131,7 @@ class ModuleLoader:
             circle = " -> ".join([*needed_by[needed_by.index(name) :], name])
             raise ConfigurationError(f"modules depend on each other in a circle: {circle}")
         settings = self._settings[name]
-        module = _build(name, find(name), settings)
+        module = build(name, settings)
         for dependency in _load_before(module):
             loaded = await self._load(dependency, (*needed_by, name))
             if loaded is None and dependency in _required_by(module):
@@ -156,7 +156,10 @@ def find(name: str) -> Any:
     raise ModuleNotFound(f"no module {name!r}: neither a package {package} nor an entry point {ENTRY_POINTS}:{name}")
 
 
-def _build(name: str, found: Any, settings: Mapping[str, Any]) -> Any:
+def build(name: str, settings: Mapping[str, Any]) -> Any:
+    """The module *name*, made and not yet initialized. Raises ModuleNotFound, ConfigurationError for what is found and
+    is no module, and what its settings make it raise."""
+    found = find(name)
     create: Callable[[Mapping[str, Any]], Any] | None = getattr(found, "create", None)
     if create is None and (inspect.isclass(found) or inspect.isfunction(found)):
         create = found

@@ -141,6 +141,21 @@ class FlatFiles:
             return False
         return True
 
+    def rename(self, key: str, new_key: str) -> bool:
+        """Give a file another key, in place of what is under that. False when there was no such file."""
+        *parents, name = key_parts(key)
+        *new_parents, new_name = key_parts(new_key)
+        try:
+            with (
+                _as_storage_error("rename", key),
+                self._directory(parents) as directory,
+                self._directory(new_parents, create=True) as new_directory,
+            ):
+                os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+        except NotFound:
+            return False
+        return True
+
     def delete_tree(self, key: str) -> bool:
         """Remove a directory and all below it. False when absent.
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ValidationError
+from .quick_pickle import quickly_pickled
 
 ROLES = frozenset({"user", "assistant", "system", "tool"})
 ATTACHMENT_TYPES = frozenset({"text", "image", "audio", "video", "document"})
 MESSAGE_STATUSES = frozenset({"complete", "partial", "unreadable"})
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Attachment:
     id: str
@@ -38,6 +40,7 @@ class Attachment:
         }
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a session.
@@ -93,6 +96,7 @@ class Message:
         }
 
 
+@quickly_pickled
 @dataclass(frozen=True, slots=True)
 class Session:
     """A chat of one user. ``id`` is unique for that user only. ``updated_at`` is the last activity."""

@@ -16,6 +16,9 @@ from modules.core.errors import ConfigurationError, Conflict, StorageError, Unav
 from modules.core.layout import component
 from modules.core.storage import FlatFiles, FlatFileStorage
 from modules.core.types import ModuleInfo
+from modules.core.words import fused
+from modules.models.choose import embedding_model
+from modules.models.errors import ModelError
 
 from .items import (
     LONG_TERM,
@@ -31,7 +34,6 @@ from .memory_events import MemoryEvents
 from .session_context import ContextWindow, SessionContexts, window_of
 from .settings import MemorySettings
 from .user_memories import Consolidation, UserMemories
-from .words import fused
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,7 +45,11 @@ _TEXTS_A_CALL = 256
 class Embedder(Protocol):
     """Texts to vectors of one length whose nearness is that of their meaning. Raises Unavailable when it is away."""
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
+    async def embed(self, texts: Sequence[str]) -> Any:
+        """One row for each of *texts*, numbers that `numpy` takes: shape (len(texts), dimension)."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,8 @@ class MemoryModule:
         self._settings = MemorySettings.read(self.config)
         self.ttl = self._settings.short_term_ttl_s
         self._files = None if base_path is None else FlatFiles(base_path)
-        self._embedder = embedder
+        self._embedder: Embedder | None = embedder
+        self._closes_embedder = False
         self._clock = clock or SystemClock()
         self._context: ModuleContext | None = None
         self._events: MemoryEvents | None = None
@@ -96,6 +103,9 @@ class MemoryModule:
             if not isinstance(storage, FlatFileStorage):
                 raise ConfigurationError("memory keeps its journals in flat files; set storage.backend to 'flatfile'")
             self._files = storage.files
+        if self._embedder is None:
+            self._embedder = await asyncio.to_thread(embedding_model, self.config.get("embedding", {}))
+            self._closes_embedder = True
         self._context = context
         self._events = MemoryEvents(self, context)
         self._events.listen()
@@ -119,6 +129,8 @@ class MemoryModule:
             await asyncio.wait(self._unfinished)
         for memories in self._users.values():
             await asyncio.to_thread(memories.flush)
+        if self._closes_embedder and self._embedder is not None:
+            await self._embedder.close()
 
     # -- the guide's names -----------------------------------------------------------------------------------
 
@@ -320,10 +332,11 @@ class MemoryModule:
             for start in range(0, len(new), _TEXTS_A_CALL):
                 some = new[start : start + _TEXTS_A_CALL]
                 await self._learn(scope.user_id, some, await self._embedder.embed([item.text for item in some]))
-        except Unavailable:
+        except (Unavailable, ModelError):
             log.warning("the embedder is away: searching by words only", exc_info=True)
             return None
-        return query_vector
+        vector: Sequence[float] = query_vector
+        return vector
 
     async def _learn(self, user_id: str, items: Sequence[MemoryItem], vectors: Sequence[Sequence[float]]) -> None:
         await self._alone(user_id, lambda memories: memories.learn(items, vectors))

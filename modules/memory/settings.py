@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from modules.core.errors import ConfigurationError
+from modules.core.setting_paths import given
 
 from .items import WORTH_KEEPING
 
@@ -20,6 +21,7 @@ class MemorySettings:
     long_term_max_items: int = 10_000
     consolidation: str = "importance"
     context_window_tokens: int = 4000
+    min_similarity: float = 0.12
 
     def __post_init__(self) -> None:
         for name, path in _PATHS.items():
@@ -28,23 +30,17 @@ class MemorySettings:
                 if value not in WORTH_KEEPING:
                     allowed = ", ".join(WORTH_KEEPING)
                     raise ConfigurationError(f"memory.{path} must be one of {allowed}, not {value!r}")
+            elif name == "min_similarity":
+                if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+                    raise ConfigurationError(f"memory.{path} must be a number from 0 to 1, not {value!r}")
             elif not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
                 raise ConfigurationError(f"memory.{path} must be a number above 0, not {value!r}")
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Self:
         """*settings* are the module's own, as they stand under ``modules.memory``."""
-        given: dict[str, Any] = {}
-        for name, path in _PATHS.items():
-            value: Any = settings
-            for part in path.split("."):
-                value = value.get(part, _UNSET) if isinstance(value, Mapping) else _UNSET
-            if value is not _UNSET:
-                given[name] = value
-        return cls(**given)
+        return cls(**given(settings, _PATHS))
 
-
-_UNSET = object()
 
 _PATHS = {
     "short_term_ttl_s": "short_term.ttl_seconds",
@@ -52,4 +48,5 @@ _PATHS = {
     "long_term_max_items": "long_term.max_items_per_user",
     "consolidation": "long_term.consolidation",
     "context_window_tokens": "context_window_tokens",
+    "min_similarity": "min_similarity",
 }

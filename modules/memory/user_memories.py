@@ -11,11 +11,11 @@ import numpy.typing as npt
 from modules.core.errors import ConfigurationError
 from modules.core.layout import component
 from modules.core.storage import FlatFiles
+from modules.core.words import WordIndex
 
 from .bank import Bank, least_important, least_recently_used
 from .items import LONG_TERM, SHORT_TERM, WORTH_KEEPING, Identity, MemoryItem, Scope
 from .settings import MemorySettings
-from .words import WordIndex
 
 Name = tuple[str, Identity]  # memory type, identity
 Vector = npt.NDArray[np.float32]
@@ -111,12 +111,13 @@ class UserMemories:
                 self._vectors[_name_of(item)] = _unit(vector)
 
     def by_meaning(self, query: Sequence[float], memory_types: Sequence[str], scope: Scope, limit: int) -> list[Name]:
-        """Names of the covered items nearest to the query's vector, nearest first."""
+        """Names of the covered items nearest to the query's vector, nearest first; none that is not near at all."""
         names = [name for name in self._vectors if self._is_covered(name, memory_types, scope)]
         if not names:
             return []
         similarities = np.stack([self._vectors[name] for name in names]) @ _unit(query)
-        return [names[place] for place in np.argsort(-similarities, kind="stable")[:limit]]
+        nearest = np.argsort(-similarities, kind="stable")[:limit]
+        return [names[place] for place in nearest if similarities[place] >= self._settings.min_similarity]
 
     def consolidate(self, strategy: str, now: float) -> Consolidation:
         """Move what the strategy finds worth keeping from short-term to long-term memory.

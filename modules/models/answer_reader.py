@@ -11,7 +11,7 @@ from typing import Any
 from modules.core.types import estimate_tokens
 
 from .errors import ModelAnswerInvalid, ModelInterrupted
-from .protocols import Delta, FinishReason, PromptMessage, Tool, ToolCall, Usage
+from .protocols import AUTO, TOOL_CHOICES, Delta, FinishReason, PromptMessage, Tool, ToolCall, Usage
 
 # What servers write beside the API's own words; what is in neither is an ordinary end.
 _FINISH: Mapping[str, FinishReason] = {
@@ -46,7 +46,11 @@ class AnswerReader:
         """The last delta. Raises ModelInterrupted when no chunk said that the answer was whole."""
         if self._finish is None:
             raise ModelInterrupted("the answer broke off: it ended without a finish reason")
-        calls = tuple(ToolCall(**call) for _, call in sorted(self._calls.items()))
+        # Some servers leave out the id, without which no result could be given back.
+        calls = tuple(
+            ToolCall(call["id"] or f"call_{place}", call["name"], call["arguments"])
+            for place, call in sorted(self._calls.items())
+        )
         # Some servers finish with "stop" although they called.
         finish: FinishReason = "tool_calls" if calls and self._finish == "stop" else self._finish
         return Delta(finish_reason=finish, usage=self._usage or self._guessed(), tool_calls=calls)
@@ -81,10 +85,15 @@ def estimate_prompt(prompt: str | Sequence[PromptMessage]) -> int:
     """About how many tokens *prompt* comes to; a message costs a few beside its text."""
     if isinstance(prompt, str):
         return estimate_tokens(prompt)
-    return sum(estimate_tokens(message.content) + _TOKENS_AROUND_A_MESSAGE for message in prompt)
+    return sum(_tokens_of(message) for message in prompt)
 
 
 _TOKENS_AROUND_A_MESSAGE = 4
+
+
+def _tokens_of(message: PromptMessage) -> int:
+    calls = sum(estimate_tokens(call.name + call.arguments) for call in message.tool_calls)
+    return estimate_tokens(message.content) + calls + _TOKENS_AROUND_A_MESSAGE
 
 
 def request_of(
@@ -94,6 +103,7 @@ def request_of(
     stop: Sequence[str],
     seed: int | None,
     tools: Sequence[Tool],
+    tool_choice: str = AUTO,
 ) -> dict[str, Any]:
     """The request that all who speak the API take; nothing that was not given stands in it."""
     request: dict[str, Any] = {
@@ -111,6 +121,10 @@ def request_of(
             }
             for one in tools
         ]
+        if tool_choice not in TOOL_CHOICES:
+            request["tool_choice"] = {"type": "function", "function": {"name": tool_choice}}
+        elif tool_choice != AUTO:
+            request["tool_choice"] = tool_choice
     return request
 
 

@@ -40,7 +40,7 @@ from .errors import (
 from .gguf import gguf_metadata
 from .installed import EXTRA, directory_of, imported
 from .prompt_tokens import PromptTokens, marks_of, unmarked
-from .protocols import Delta, PromptMessage, Tool, check_messages, check_request
+from .protocols import AUTO, Delta, PromptMessage, Tool, check_messages, check_request, check_tools
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +133,13 @@ class EmbeddedChat:
         stop: Sequence[str] = (),
         seed: int | None = None,
         tools: Sequence[Tool] = (),
+        tool_choice: str = AUTO,
     ) -> AsyncGenerator[Delta, None]:
         """See `ChatModel.stream`. The same prompt and *seed* give the same answer, as long as no other request is
         answered at the same time: the numbers of a batch depend on all that are in it."""
         check_messages(messages)
         check_request(max_tokens, temperature, stop)
+        check_tools(tools, tool_choice)
         if tools:
             raise ModelRefused(f"the model {self.name} cannot call tools", param="tools")
         request = request_of(messages, temperature=temperature, stop=stop, seed=seed, tools=())

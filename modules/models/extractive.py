@@ -13,11 +13,21 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 from modules.core.types import estimate_tokens
-from modules.memory.words import WordIndex, words_of
+from modules.core.words import WordIndex, words_of
 
 from .answer_reader import estimate_prompt
 from .errors import ModelRefused
-from .protocols import Delta, FinishReason, PromptMessage, Tool, Usage, check_messages, check_request
+from .protocols import (
+    AUTO,
+    Delta,
+    FinishReason,
+    PromptMessage,
+    Tool,
+    Usage,
+    check_messages,
+    check_request,
+    check_tools,
+)
 
 NOTICE = "No language model is installed."
 FOUND = f"{NOTICE} What is stored says:"
@@ -64,10 +74,12 @@ class ExtractiveChat:
         stop: Sequence[str] = (),
         seed: int | None = None,
         tools: Sequence[Tool] = (),
+        tool_choice: str = AUTO,
     ) -> AsyncGenerator[Delta, None]:
         """See `ChatModel.stream`."""
         check_messages(messages)
         check_request(max_tokens, temperature, stop)
+        check_tools(tools, tool_choice)
         if tools:
             raise ModelRefused("the extractive model cannot call tools", param="tools")
         extract = await asyncio.to_thread(extract_from, messages)

@@ -25,7 +25,17 @@ from modules.core.errors import ConfigurationError
 from .answer_reader import AnswerReader, estimate_prompt, request_of
 from .errors import ModelAnswerInvalid, ModelCancelled, ModelError, ModelInterrupted, ModelUnavailable
 from .installed import imported
-from .protocols import Delta, PromptMessage, Tool, Vectors, check_messages, check_request, check_texts
+from .protocols import (
+    AUTO,
+    Delta,
+    PromptMessage,
+    Tool,
+    Vectors,
+    check_messages,
+    check_request,
+    check_texts,
+    check_tools,
+)
 from .server_errors import error_for_status, pause_before_retry_s
 from .vectors import unit_rows
 
@@ -81,11 +91,15 @@ class ServedChat:
         stop: Sequence[str] = (),
         seed: int | None = None,
         tools: Sequence[Tool] = (),
+        tool_choice: str = AUTO,
     ) -> AsyncGenerator[Delta, None]:
         """See `ChatModel.stream`. Text that a server marks as reasoning is not part of the answer."""
         check_messages(messages)
         check_request(max_tokens, temperature, stop)
-        request = request_of(messages, temperature=temperature, stop=stop, seed=seed, tools=tools)
+        check_tools(tools, tool_choice)
+        request = request_of(
+            messages, temperature=temperature, stop=stop, seed=seed, tools=tools, tool_choice=tool_choice
+        )
         request |= {"model": self._server.model, _name_of_max_tokens(self._server.base_url): max_tokens}
         deadline = self._calls.deadline()
         for attempt in count(1):

@@ -38,6 +38,11 @@ class Tool:
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
 
 
+# What a model may be told of its tools beside "call this one", which is said by the tool's name.
+AUTO, NO_CALL, ANY_CALL = "auto", "none", "required"
+TOOL_CHOICES = (AUTO, NO_CALL, ANY_CALL)
+
+
 @dataclass(frozen=True, slots=True)
 class PromptMessage:
     """One message of a prompt.
@@ -111,12 +116,15 @@ class ChatModel(Protocol):
         stop: Sequence[str] = (),
         seed: int | None = None,
         tools: Sequence[Tool] = (),
+        tool_choice: str = AUTO,
     ) -> AsyncGenerator[Delta, None]:
         """The answer, piece by piece. It either ends with a delta that has a finish reason, or raises a ModelError.
 
         *temperature* None is the model's own. The text of a *stop* string is not given. Closing the generator
         (`contextlib.aclosing`) ends the work behind it. Nothing is tried again once a piece has been given. *tools*
-        for a model that `can_call_tools` denies are refused, not ignored.
+        for a model that `can_call_tools` denies are refused, not ignored. *tool_choice* leaves a call to the model
+        (``auto``), forbids it (``none``, for a model that shall know of earlier calls and make no more), demands one
+        (``required``), or demands the one tool that it names.
         """
         ...
 
@@ -159,6 +167,17 @@ def check_request(max_tokens: int, temperature: float | None, stop: Sequence[str
         raise ValidationError(f"temperature must be from 0 to 2, not {temperature!r}", param="temperature")
     if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
         raise ValidationError("stop must be a list of texts that are not empty", param="stop")
+
+
+def check_tools(tools: Sequence[Tool], tool_choice: str) -> None:
+    """Raises ValidationError for two tools of one name, one named as a choice is, and a choice of what is not there."""
+    names = [tool.name for tool in tools]
+    if len(set(names)) < len(names) or set(names) & set(TOOL_CHOICES):
+        raise ValidationError(
+            f"tools need names of their own that are none of {', '.join(TOOL_CHOICES)}", param="tools"
+        )
+    if tool_choice not in (AUTO, NO_CALL) and not (names if tool_choice == ANY_CALL else tool_choice in names):
+        raise ValidationError(f"no tool for the choice {tool_choice!r}", param="tool_choice")
 
 
 def check_messages(messages: Sequence[PromptMessage]) -> None:

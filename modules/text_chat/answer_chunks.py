@@ -1,4 +1,5 @@
-"""What a turn gives its readers: one `TurnStarted`, the answer's text piece by piece, one `TurnEnded`."""
+"""What a turn gives its readers: one `TurnStarted`, the answer's text piece by piece, one `TurnEnded`. Where the model
+calls tools, `ToolStep`s stand between pieces of text; the answer is what comes after the last of them."""
 
 from __future__ import annotations
 
@@ -32,6 +33,17 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolStep:
+    """``message``, stored: the assistant's with the calls that the model makes, or a tool's with what one came to."""
+
+    type: ClassVar[str] = "tool"
+    message: Message
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": self.type, "message": self.message.to_dict()}
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded:
     """``message`` is the answer as stored; None when the turn was stopped before a word of it.
 
@@ -48,4 +60,4 @@ class TurnEnded:
         return {"type": self.type, "message": message, "finish_reason": self.finish_reason}
 
 
-Chunk = TurnStarted | TextDelta | TurnEnded
+Chunk = TurnStarted | TextDelta | ToolStep | TurnEnded

@@ -9,39 +9,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
-from modules.core.errors import ConfigurationError, Conflict, NotFound, StorageError, ValidationError
+from modules.core.errors import ConfigurationError, NotFound, StorageError, ValidationError
+from modules.core.joined_threads import JoinedThreads
 from modules.core.storage import FlatFileStorage
 from modules.core.types import Attachment, Message, ModuleInfo, Session
 from modules.models.choose import chat_model
-from modules.models.protocols import check_request
+from modules.models.protocols import AUTO, Delta, PromptMessage, Tool, check_request
 
 from .answer_chunks import Chunk
 from .answer_model import AnswerModel, MakeModel
 from .answer_settings import AnswerSettings
 from .answer_sources import AnswerSources
+from .answer_tools import AnswerTools, ToolsInChat
 from .answering import Answering, ChatStore
+from .arguments import check_name, checked_metadata
 from .chat_events import ChatEvents
+from .completion import CompletionRequest, Completions, ModelDescription
 from .held_sessions import HeldSessions
 from .limits import RateLimits
 from .open_session import Draft, OpenSession, Stored
 from .paging import check_page, window
+from .records import to_json
+from .session_owners import SessionOwners
 from .session_store import SessionStore, check_title
 from .settings import TextChatSettings
 from .state import was_idle
 from .turn import TurnRequest, Turns
+from .user_files import ChatErasure, UserFiles
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-_OWNERS_REMEMBERED = 10_000
 
 
 class TextChatModule:
@@ -52,7 +56,7 @@ class TextChatModule:
         name="text_chat",
         version="1.0",
         capabilities=("sessions", "messages", "history", "search", "answers"),
-        optional=("memory", "rag", "persona"),
+        optional=("memory", "rag", "persona", "tool_use"),
     )
 
     def __init__(
@@ -67,8 +71,8 @@ class TextChatModule:
         self._new_session_id = new_session_id or self._session_id_of_now
         self._new_message_id = new_message_id or (lambda: f"msg_{new_hex()}")
         self._make_model = make_model
-        self._owners: OrderedDict[str, str] = OrderedDict()
         self._unfinished: set[asyncio.Task[Any]] = set()
+        self._threads = JoinedThreads()
 
     async def initialize(self, context: ModuleContext) -> None:
         """Take settings and storage from *context* and listen to the chat events.
@@ -83,6 +87,7 @@ class TextChatModule:
         self._files = storage.files
         fsync = self._settings.durability == "fsync"
         self._store = SessionStore(self._files, self._clock, self._new_session_id, fsync=fsync)
+        self._owners = SessionOwners(self._store)
         settings = self._settings
         self._limits = RateLimits(settings.messages_per_minute, settings.tokens_per_minute, self._clock)
         await asyncio.to_thread(self._files.empty_trash)
@@ -90,8 +95,11 @@ class TextChatModule:
         answer_settings = AnswerSettings.read(context.get_config)
         self._answer_tokens = answer_settings.max_tokens
         self._model = AnswerModel(answer_settings.provider, self._make_model, self._clock)
+        self._completions = Completions(self._model, self._limits)
         chat_store = ChatStore(self._append, self._session, self._newest, settings.max_messages_per_session)
-        answering = Answering(chat_store, self._model, AnswerSources(context.get_module), answer_settings)
+        sources = AnswerSources(context.get_module, tracer=context.tracer)
+        tools = AnswerTools(context.get_module, ToolsInChat.read(context.get_config))
+        answering = Answering(chat_store, self._model, sources, answer_settings, context.tracer, tools)
         self._turns = Turns(answering, context.emit)
         self._events = ChatEvents(self, context)
         self._events.listen()
@@ -127,34 +135,44 @@ class TextChatModule:
     ) -> Session:
         """A new, empty session. Raises Conflict when the user has as many as allowed; those that a migration
         brought do not count, else nobody with a long past could go on."""
-        _check_name("user_id", user_id)
+        check_name("user_id", user_id)
         session = await self._finish(
             asyncio.to_thread(
                 self._store.create,
                 user_id,
                 title if title is not None else "New Chat",
-                _checked_metadata(metadata),
+                checked_metadata(metadata),
                 session_type,
                 at_most=self._settings.max_sessions_per_user,
             )
         )
-        self._remember_owner(session.id, user_id)
+        self._owners.remember(session.id, user_id)
         await self._context.emit("chat.session.created", {"session": session.to_dict()})
         return session
 
     async def get_session(self, session_id: str, user_id: str | None = None) -> Session:
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         opened = self._held.get(owner, session_id)
         state = opened.state if opened else None
-        return await asyncio.to_thread(self._store.get, owner, session_id, state)
+        return await self._threads.run(self._store.get, owner, session_id, state)
 
     async def list_sessions(
-        self, user_id: str, limit: int = 50, offset: int = 0, *, after: str | None = None, before: str | None = None
+        self,
+        user_id: str,
+        limit: int = 50,
+        offset: int = 0,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        order: str = "desc",
     ) -> list[Session]:
-        """A page of the user's sessions, newest first. Cursors are session ids. An unknown user has none."""
-        _check_name("user_id", user_id)
-        check_page(limit, offset, after, before, "desc")
+        """A page of the user's sessions, last used first or (``asc``) last. Cursors are session ids. An unknown user
+        has none."""
+        check_name("user_id", user_id)
+        check_page(limit, offset, after, before, order)
         sessions = await asyncio.to_thread(self._store.of_user, user_id)
+        if order == "asc":
+            sessions.reverse()
         places = {session.id: place for place, session in enumerate(sessions)}
         for cursor in (after, before):
             if cursor is not None and cursor not in places:
@@ -172,9 +190,17 @@ class TextChatModule:
         check_title(title)
         return await self._change(session_id, user_id, title=title)
 
+    async def update_session_metadata(
+        self, session_id: str, changes: Mapping[str, Any], user_id: str | None = None
+    ) -> Session:
+        """Set these members of the session's metadata; the others stay as they are. Raises ValidationError for what
+        is not JSON."""
+        to_json(dict(checked_metadata(changes)), "metadata")
+        return await self._change(session_id, user_id, metadata=changes)
+
     async def end_session(self, session_id: str, user_id: str | None = None) -> Session:
         """Take no more messages; an answer under way is cut off. The session can still be read, forked and deleted."""
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         await self._turns.stop(owner, session_id, "session_ended")
         session = await self._change(session_id, owner, active=False)
         await self._emit_ended(session.user_id, session.id, "ended")
@@ -185,7 +211,7 @@ class TextChatModule:
 
         Not reached: archived copies, the user's memories and documents, and the attic of a migration.
         """
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         await self._turns.stop(owner, session_id, "session_ended")
         await self._finish(self._delete(owner, session_id))
         await self._emit_ended(owner, session_id, "deleted")
@@ -199,7 +225,7 @@ class TextChatModule:
         title: str | None = None,
     ) -> Session:
         """A new session that begins with the same messages, up to and with *at_message_id* (all where not given)."""
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         origin = await self.get_session(session_id, owner)
         async with self._held.reading(owner, session_id) as held:
             copied = await asyncio.to_thread(held.opened.up_to, at_message_id)
@@ -215,7 +241,7 @@ class TextChatModule:
                 log=copied,
             )
         )
-        self._remember_owner(fork.id, owner)
+        self._owners.remember(fork.id, owner)
         await self._context.emit("chat.session.created", {"session": fork.to_dict()})
         return fork
 
@@ -243,10 +269,10 @@ class TextChatModule:
         same key.
         """
         draft = Draft(
-            content, role, _checked_metadata(metadata), attachments, parent_id, tokens, status, idempotency_key
+            content, role, checked_metadata(metadata), attachments, parent_id, tokens, status, idempotency_key
         )
         draft.check(self._settings.max_message_length)
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         return await self._finish(self._send(owner, session_id, draft))
 
     async def stream_response(
@@ -276,11 +302,11 @@ class TextChatModule:
         `send_message` does, ContextTooLong when the message does not fit into the model's window, and ModelError;
         after those the message stays stored.
         """
-        question = Draft(prompt, "user", _checked_metadata(metadata), attachments, idempotency_key=idempotency_key)
+        question = Draft(prompt, "user", checked_metadata(metadata), attachments, idempotency_key=idempotency_key)
         question.check(self._settings.max_message_length)
         most = self._answer_tokens if max_tokens is None else max_tokens
         check_request(most, temperature, stop)
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         turn = self._turns.take(TurnRequest(owner, session_id, question, most, temperature, tuple(stop), seed), if_busy)
         async with aclosing(turn.follow()) as chunks:
             async for chunk in chunks:
@@ -300,15 +326,15 @@ class TextChatModule:
         """A page of the session's messages, oldest first or (``desc``) newest first. Cursors are message ids and
         mean places in that order."""
         check_page(limit, offset, after, before, order)
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         async with self._held.reading(owner, session_id) as held:
-            return await asyncio.to_thread(held.opened.page, limit, offset, after, before, order)
+            return await self._threads.run(held.opened.page, limit, offset, after, before, order)
 
     async def search_messages(
         self, user_id: str, query: str, limit: int = 20, *, session_id: str | None = None
     ) -> list[Message]:
         """Messages of the user that hold *query* (whatever its case), newest session first; stops at *limit*."""
-        _check_name("user_id", user_id)
+        check_name("user_id", user_id)
         check_page(limit, 0, None, None, "desc")
         if not isinstance(query, str) or not query.strip():
             raise ValidationError("query must not be empty", param="query")
@@ -322,6 +348,59 @@ class TextChatModule:
             if len(found) == limit:
                 break
         return found
+
+    # -- conversations that are not stored ---------------------------------------------------------------------
+
+    async def complete(
+        self,
+        messages: Sequence[PromptMessage],
+        *,
+        user_id: str = "",
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: str = AUTO,
+    ) -> AsyncGenerator[Delta, None]:
+        """Answer a conversation that the caller brings, and store nothing of it; see `Completions.stream`."""
+        most = self._answer_tokens if max_tokens is None else max_tokens
+        request = CompletionRequest(
+            tuple(messages), most, user_id, temperature, tuple(stop), seed, tuple(tools), tool_choice
+        )
+        async with aclosing(self._completions.stream(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def describe_model(self) -> ModelDescription:
+        """The model that answers. Raises what making it raises."""
+        return await self._completions.describe()
+
+    # -- users -----------------------------------------------------------------------------------------------
+
+    async def export_user(self, user_id: str) -> dict[str, Any]:
+        """Everything of a user: sessions with their messages, and the content of every other file by its key."""
+        check_name("user_id", user_id)
+
+        def exported() -> dict[str, Any]:
+            opened = [OpenSession(self._files, session, self._settings) for session in self._store.of_user(user_id)]
+            return UserFiles(self._files, user_id).export(opened)
+
+        return await asyncio.to_thread(exported)
+
+    async def erase_user(self, user_id: str) -> ChatErasure:
+        """Remove all that is kept of a user here (see `user_files`). Answers under way are cut off first. Cannot be
+        undone; a second call finishes one that was broken off."""
+        check_name("user_id", user_id)
+        user_files = UserFiles(self._files, user_id)
+        files, index_removed = await self._finish(asyncio.to_thread(user_files.leave_indices))
+        sessions = await asyncio.to_thread(self._store.of_user, user_id)
+        for session in sessions:
+            with suppress(NotFound):  # deleted meanwhile
+                await self.delete_session(session.id, user_id)
+        await self._finish(asyncio.to_thread(user_files.erase))
+        self._store.forget_user(user_id)
+        return ChatErasure(user_id, len(sessions), files, index_removed)
 
     async def end_idle(self) -> list[tuple[str, str]]:
         """Let go of sessions without a message for longer than the idle time-out, and say so by
@@ -348,7 +427,8 @@ class TextChatModule:
 
     async def _stored(self, user_id: str, session_id: str, draft: Draft) -> Stored:
         async with self._held.writing(user_id, session_id) as held:
-            stored = await asyncio.to_thread(held.opened.append, draft, self._limits, self._clock, self._new_message_id)
+            append = held.opened.append
+            stored = await self._threads.run(append, draft, self._limits, self._clock, self._new_message_id)
             state, commit = held.opened.state, held.commit
         if self._settings.durability == "fsync":
             # Outside the lock: messages that are written meanwhile share the next sync.
@@ -368,12 +448,14 @@ class TextChatModule:
             return held.opened.recent.newest_first()
 
     async def _change(self, session_id: str, user_id: str | None, **changes: Any) -> Session:
-        owner = await self._owner(session_id, user_id)
+        owner = await self._owners.find(session_id, user_id)
         return await self._finish(self._rewrite(owner, session_id, changes))
 
     async def _rewrite(self, user_id: str, session_id: str, changes: Mapping[str, Any]) -> Session:
         async with self._held.writing(user_id, session_id) as held:
             current = await asyncio.to_thread(self._store.get, user_id, session_id, held.opened.state)
+            if "metadata" in changes:
+                changes = {**changes, "metadata": {**current.metadata, **changes["metadata"]}}
             held.opened.session = await asyncio.to_thread(self._store.change, current, **changes)
             return held.opened.session
 
@@ -381,32 +463,10 @@ class TextChatModule:
         async with self._held.writing(user_id, session_id):
             await asyncio.to_thread(self._store.delete, user_id, session_id)
             self._held.forget(user_id, session_id)
-            self._owners.pop(session_id, None)
+            self._owners.forget(session_id)
 
     def _open(self, user_id: str, session_id: str) -> OpenSession:
         return OpenSession(self._files, self._store.get(user_id, session_id), self._settings)
-
-    async def _owner(self, session_id: str, user_id: str | None) -> str:
-        _check_name("session_id", session_id)
-        if user_id is not None:
-            _check_name("user_id", user_id)
-            return user_id
-        known = self._owners.get(session_id)
-        if known is not None:
-            return known
-        owners = await asyncio.to_thread(self._store.owners, session_id)
-        if not owners:
-            raise NotFound(f"no user has a session {session_id!r}")
-        if len(owners) > 1:
-            names = ", ".join(map(repr, owners))
-            raise Conflict(f"session {session_id!r} exists for users {names}: say which", candidates=tuple(owners))
-        self._remember_owner(session_id, owners[0])
-        return owners[0]
-
-    def _remember_owner(self, session_id: str, user_id: str) -> None:
-        self._owners[session_id] = user_id
-        if len(self._owners) > _OWNERS_REMEMBERED:
-            self._owners.popitem(last=False)
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Await *work*, which goes on to its end even when this caller is cancelled."""
@@ -434,20 +494,3 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 def _first(count: int, opened: OpenSession, folded_query: str) -> list[Message]:
     return list(islice(opened.matching(folded_query), count))
-
-
-def _check_name(param: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        raise ValidationError(f"{param} must be text and not empty", param=param)
-    try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise ValidationError(f"{param} is not Unicode text", param=param) from error
-
-
-def _checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping):
-        raise ValidationError(f"metadata must be a mapping, not {type(metadata).__name__}", param="metadata")
-    return metadata

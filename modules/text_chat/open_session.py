@@ -141,6 +141,10 @@ class OpenSession:
         messages = [self._message(line) for line in lines]
         return messages if order == "asc" else messages[::-1]
 
+    def messages(self) -> Iterator[Message]:
+        """All messages, oldest first."""
+        return map(self._message, self.log.scan())
+
     def up_to(self, message_id: str | None) -> bytes:
         """The log's bytes as far as this message, or all of them; whole lines only. Raises NotFound."""
         stop = self.log.length() if message_id is None else self._place_of(message_id) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from modules.core.types import Message
@@ -17,6 +18,7 @@ from modules.models.protocols import PromptMessage
 
 CountTokens = Callable[[str | Sequence[PromptMessage]], int]
 
+_LONG = 2000
 _AROUND_A_MESSAGE = 8  # tokens that a template puts around a message, at most; the whole is counted exactly at the end
 
 
@@ -29,6 +31,23 @@ class Prompt:
     tokens: int
     history: int
     is_cut: bool
+
+
+class Spoken:
+    """Messages as a prompt has them, each with its tokens, remembered from turn to turn: a long chat fills the prompt
+    with hundreds, and counting them anew would be most of what a turn costs here."""
+
+    def __init__(self, count: CountTokens, *, remembered: int = 4096) -> None:
+        self.count = count
+        self._of = lru_cache(maxsize=remembered)(self._counted)
+
+    def of(self, message: Message) -> tuple[PromptMessage, int]:
+        # Of long ones a prompt holds few, and they are not worth the memory.
+        is_long = len(message.content) > _LONG
+        return (self._counted if is_long else self._of)(message.role, message.content)
+
+    def _counted(self, role: str, content: str) -> tuple[PromptMessage, int]:
+        return PromptMessage(role, content), self.count(content) + _AROUND_A_MESSAGE
 
 
 def budget_of(context_window: int | None, max_tokens: int, at_most: int) -> int:
@@ -62,12 +81,13 @@ def prompt_of(
     question: str,
     history: Iterable[Message],
     budget: int,
-    count: CountTokens,
+    spoken: Spoken,
 ) -> Prompt:
     """*history* is newest first, and looked at until the budget is used; a message that alone exceeds it could never
     be shown and is passed over. *context* may take half of what the question leaves; each text is taken whole or not
     at all. The question is never cut: ContextTooLong is raised when it does not fit.
     """
+    count = spoken.count
     first = [PromptMessage("system", system)] if system else []
     last = [PromptMessage("user", question)]
     needed = count([*first, *last])
@@ -79,7 +99,7 @@ def prompt_of(
         )
     known = _context_within((budget - needed) // 2, context, count)
     room = budget - count([*first, *known, *last])
-    shown, is_cut = _history_within(room, budget, history, count)
+    shown, is_cut = _history_within(room, budget, history, spoken)
     while True:
         messages = (*first, *reversed(shown), *known, *last)
         tokens = count(messages)
@@ -103,22 +123,23 @@ def _context_within(room: int, texts: Sequence[str], count: CountTokens) -> list
 
 
 def _history_within(
-    room: int, budget: int, history: Iterable[Message], count: CountTokens
+    room: int, budget: int, history: Iterable[Message], spoken: Spoken
 ) -> tuple[list[PromptMessage], bool]:
     shown: list[PromptMessage] = []
     for message in history:
         if not _is_said(message):
             continue
-        tokens = count(message.content) + _AROUND_A_MESSAGE
+        said, tokens = spoken.of(message)
         if tokens > budget:
             continue
         if tokens > room:
             return shown, True
-        shown.append(PromptMessage(message.role, message.content))
+        shown.append(said)
         room -= tokens
     return shown, False
 
 
 def _is_said(message: Message) -> bool:
-    """Whether it is something that was said. Results of tools mean nothing without the calls, which are not kept."""
+    """Whether it is something that was said. Calls of earlier turns and their results are not shown again: the answer
+    says what came of them."""
     return message.status != "unreadable" and message.role != "tool" and bool(message.content.strip())

@@ -122,6 +122,11 @@ class SessionStore:
             self._catalogue.get(user_id, {}).pop(component(session_id), None)
         return self._files.delete_tree(session_dir(user_id, session_id))
 
+    def forget_user(self, user_id: str) -> None:
+        """Know nothing of the user any more but what stands on disk."""
+        with self._lock:
+            self._catalogue.pop(user_id, None)
+
     def note_activity(self, user_id: str, session_id: str, state: SessionState) -> None:
         """Let lists show what was just written."""
         with self._lock:

@@ -8,7 +8,7 @@ import pytest
 from actors.channel import Channel
 from actors.errors import TimedOut, Unreachable
 from actors.limits import RuntimeLimits
-from actors.wire import Reply, Shared, StreamPart
+from actors.wire import Lost, Reply, Shared, StreamPart
 from modules.core.errors import NotFound, Unavailable
 
 
@@ -128,16 +128,41 @@ async def test_what_the_module_raises_is_raised() -> None:
         await channel(Failing()).call("get")
 
 
-async def test_a_reply_that_is_late_is_fetched_by_itself() -> None:
-    class Slow(Host):
-        async def request(self, operation: str, payload: Any = None) -> Any:
-            self.requests.append((operation, payload))
-            return [None] if operation == "calls" else Reply(True, "late")
+class Slow(Host):
+    """Has no reply ready for any call; tells of them later, two of them at a time and never of ``lost`` ones."""
 
+    def __init__(self, *lost: str) -> None:
+        super().__init__()
+        self.lost = lost
+        self.flown: dict[str, str] = {}
+
+    async def request(self, operation: str, payload: Any = None) -> Any:
+        self.requests.append((operation, payload))
+        await asyncio.sleep(0.01)
+        if operation == "calls":
+            self.flown |= {call_id: call.method for call_id, call in payload.calls}
+            return [None for _ in payload.calls]
+        if operation == "ping":
+            return None
+        replies = [
+            Lost() if self.flown[call_id] in self.lost else Reply(True, self.flown[call_id]) for call_id in payload
+        ]
+        return [reply if place < 2 else None for place, reply in enumerate(replies)]
+
+
+async def test_replies_that_are_late_are_fetched_together_as_they_come() -> None:
     host = Slow()
-    assert await channel(host).call("think") == "late"
-    call_id = host.requests[0][1].calls[0][0]
-    assert host.requests[1] == ("outcome", call_id)
+    here = channel(host)
+    names = [f"think {number}" for number in range(6)]
+    assert await asyncio.gather(*(here.call(name) for name in names)) == names
+    fetches = [len(payload) for operation, payload in host.requests if operation == "outcomes"]
+    assert max(fetches) > 2, "several are asked for at once"
+
+
+async def test_a_late_call_that_a_restarted_host_knows_nothing_of_has_an_unknown_outcome() -> None:
+    here = channel(Slow("lost"))
+    with pytest.raises(Unavailable, match="may or may not have been done"):
+        await here.call("lost")
 
 
 async def test_a_stream_that_is_not_read_to_its_end_is_shut() -> None:

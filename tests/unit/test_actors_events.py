@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.events import Outbox, Subscriptions, chains
+from actors.events import Lane, Outbox, Subscriptions, chains
 from actors.hosted_bus import HostedBus
 from actors.limits import RuntimeLimits
 from actors.local import LocalRuntime
@@ -93,6 +93,57 @@ async def test_what_cannot_leave_before_the_end_is_counted_as_dropped() -> None:
     assert outbox.counts().dropped == {"m": 2}
 
 
+async def test_events_of_an_unhurried_lane_wait_for_company_but_not_at_the_end() -> None:
+    post = Post()
+    post.opened.set()
+    lane = Lane(linger_s=30.0)
+    outbox: Outbox[str, int] = Outbox(post.send, max_queued=10, max_batch=3, lane_of=lambda _: lane)
+    outbox.post("m", 0)
+    await asyncio.sleep(0.01)
+    assert post.batches == []
+    await outbox.close(grace_s=1)
+    assert post.batches == [("m", [0])]
+
+
+async def test_what_must_arrive_is_queued_beyond_the_bound_and_sent_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.events._AGAIN_S", 0.01)
+    post = Post()
+    post.opened.set()
+    post.is_broken = True
+    outbox: Outbox[str, int] = Outbox(post.send, max_queued=1, max_batch=2, lane_of=lambda _: Lane(is_certain=True))
+    assert all(outbox.post("m", number) for number in range(3))
+    await asyncio.sleep(0.05)
+    post.is_broken = False
+    await asyncio.sleep(0.05)
+    assert post.batches == [("m", [0, 1]), ("m", [2])]
+    assert (outbox.counts().dropped, await outbox.close(grace_s=1)) == ({}, [])
+
+
+async def test_what_must_arrive_and_cannot_is_given_back_at_the_end() -> None:
+    post = Post()
+    outbox: Outbox[str, int] = Outbox(post.send, max_queued=9, max_batch=1, lane_of=lambda _: Lane(is_certain=True))
+    for number in range(3):
+        outbox.post("m", number)
+    await asyncio.sleep(0)  # the first is on its way when it is given up
+    assert await outbox.close(grace_s=0.01) == [0, 1, 2]
+
+
+async def test_what_is_posted_in_the_moment_in_which_a_queue_runs_empty_still_goes() -> None:
+    sent: list[int] = []
+
+    async def send(destination: str, batch: Sequence[int]) -> None:
+        sent.extend(batch)
+        if batch == [0]:
+            asyncio.get_running_loop().call_soon(outbox.post, destination, 1)
+
+    outbox: Outbox[str, int] = Outbox(send, max_queued=10, max_batch=1)
+    outbox.post("m", 0)
+    await asyncio.sleep(0.01)
+    assert sent == [0, 1]
+
+
 def test_chains_keep_the_order_of_each_key() -> None:
     assert chains([1, 2, 11, 3, 12], lambda number: number > 10) == [[1, 2, 3], [11, 12]]
 
@@ -112,10 +163,20 @@ def router(*, module: str | None = None, shard: int = 0) -> EventRouter:
 
 
 async def test_an_event_goes_to_the_shard_of_its_key() -> None:
-    assert router().destinations(envelope("memory.store", user_id="alice")) == [
-        Destination("memory", shard_of("alice", 4)),
-        Destination("hearer", 0),
-    ]
+    found = router().destinations(envelope("memory.store", user_id="alice"))
+    assert [(one.module, one.shard) for one in found] == [("memory", shard_of("alice", 4)), ("hearer", 0)]
+
+
+async def test_who_hears_everything_hears_it_in_company_and_who_asked_for_it_at_once() -> None:
+    named, all_hearing = router().destinations(envelope("memory.store", user_id="alice"))
+    assert (named.lane.linger_s, all_hearing.lane.linger_s > 0) == (0, True)
+
+
+async def test_an_audit_event_is_never_dropped_on_its_way_to_who_keeps_it() -> None:
+    topology = Topology("i", "n", modules=(Placed(1, Manifest("trace_logger", "1", listens=("*", "audit.log"))),))
+    refs = Refs(topology, LocalRuntime(), Pickled(), RuntimeLimits())
+    (destination,) = EventRouter(refs, Pickled(), RuntimeLimits()).destinations(envelope("audit.log"))
+    assert destination.lane.is_certain
 
 
 class Recording(LocalRuntime):

@@ -11,7 +11,7 @@ from actors.host import ModuleHost
 from actors.hosted_bus import HostedBus
 from actors.limits import RuntimeLimits
 from actors.turns import Turns
-from actors.wire import Call, Flight, Pickled, Reply
+from actors.wire import Call, Flight, Lost, Pickled, Reply
 from modules.core.bus import Envelope
 from modules.core.errors import Unavailable, ValidationError
 
@@ -104,15 +104,31 @@ async def test_finished_calls_go_back_without_the_slow_ones_of_their_flight() ->
     quick, slow = await here.serve("calls", flight(("quick", 0), ("work", 1)))
     assert value(quick) == 0
     assert slow is None
-    fetched = asyncio.create_task(here.serve("outcome", "id1"))
+    fetched = asyncio.create_task(here.serve("outcomes", ["id1"]))
     worker.gate.set()
-    assert value(await fetched) == 1
+    [late] = await fetched
+    assert value(late) == 1
+
+
+async def test_late_replies_go_back_as_soon_as_there_is_one() -> None:
+    worker = Worker()
+    here = host(worker)
+    await here.serve("calls", flight(("quick", 0), ("work", 1)))
+    hanging = Worker()
+    here.module = hanging
+    first, second = await here.serve("calls", flight(("work", 2), ("quick", 3), place=1))
+    assert (first, value(second)) == (None, 3)
+    fetched = asyncio.create_task(here.serve("outcomes", ["id1", "id2"]))
+    worker.gate.set()
+    done, under_way = await fetched
+    assert value(done) == 1
+    assert under_way is None
+    hanging.gate.set()
+    assert [value(reply) for reply in await here.serve("outcomes", ["id2"])] == [2]
 
 
 async def test_the_answer_of_a_call_that_this_host_never_had_is_unknown() -> None:
-    with pytest.raises(Unreachable, match="restarted") as caught:
-        await host(Worker()).serve("outcome", "no-such-call")
-    assert caught.value.was_sent
+    assert await host(Worker()).serve("outcomes", ["no-such-call"]) == [Lost()]
 
 
 async def test_flights_begin_in_the_order_in_which_they_left() -> None:

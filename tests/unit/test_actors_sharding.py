@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.manifest import made, manifest_of
+from actors.hosting import CHORES
+from actors.manifest import manifest_of
 from actors.sharding import RULES, Rule, argument, given_key, may_repeat, no_key, rules_of, shard_of
+from modules.core.loader import build
 
 
 @given(st.text(), st.integers(1, 256))
@@ -32,7 +34,7 @@ def test_keys_spread_evenly() -> None:
 
 @pytest.mark.parametrize("module", sorted(RULES))
 def test_the_table_names_functions_and_arguments_that_the_module_has(module: str) -> None:
-    instance = made(module, {})
+    instance = build(module, {})
     functions = manifest_of(module, instance, ()).functions
     not_yet = {"stream_response"}
     for method, rule in RULES[module].methods.items():
@@ -47,8 +49,8 @@ def test_the_table_names_functions_and_arguments_that_the_module_has(module: str
 
 @pytest.mark.parametrize("module", sorted(RULES))
 def test_every_function_of_a_sharded_module_has_a_rule(module: str) -> None:
-    for_the_host = {"health_check", "end_idle"}
-    functions = set(manifest_of(module, made(module, {}), ()).functions)
+    for_the_host = {"health_check", *(chore.method for chore in CHORES.get(module, ()))}
+    functions = set(manifest_of(module, build(module, {}), ()).functions)
     assert functions - for_the_host <= RULES[module].methods.keys()
 
 

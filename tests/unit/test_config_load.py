@@ -35,8 +35,14 @@ def refused(*args, **kwargs):
 def test_without_anything_the_packaged_files_give_development():
     loaded = load_with_origins(environ={})
     assert loaded.environment == "development"
+    assert loaded.settings.http.high_throughput is True
+    assert loaded.origin_of("http.high_throughput").endswith("default.json")
+
+
+def test_an_environment_is_laid_over_the_defaults():
+    loaded = load_with_origins(environment="test", environ={})
     assert loaded.settings.http.high_throughput is False
-    assert loaded.origin_of("http.high_throughput").endswith("environments/development.json")
+    assert loaded.origin_of("http.high_throughput").endswith("environments/test.json")
 
 
 @pytest.mark.parametrize("environment", ["development", "production", "test"])

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modules.memory.words import WordIndex, fused, words_of
+from modules.core.words import WordIndex, fused, words_of
 
 TEXT = st.lists(st.sampled_from(["tea", "rice", "dog", "cat", "日", "sun"]), max_size=6).map(" ".join)
 

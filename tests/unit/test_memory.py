@@ -53,7 +53,7 @@ def start(tmp_path, clock):
     """A module on the same base each time: a second start is a restart."""
 
     async def started(embedder=None, **config):
-        module = MemoryModule(config, embedder=embedder, clock=clock)
+        module = MemoryModule({"embedding": {"provider": "none"}} | config, embedder=embedder, clock=clock)
         await module.initialize(ModuleContext(storage=FlatFileStorage(tmp_path), clock=clock).named("memory"))
         return module
 
@@ -290,6 +290,17 @@ async def test_with_an_embedder_meaning_finds_what_words_do_not(start):
     assert sorted(embedder.texts) == ["a cat", "a puppy", "dog", "dog", "my dog"]
     await memory.store_memory("1", "a cat now", user_id="ann")
     assert set(keys(await memory.search_memories("cat", user_id="ann"))[:2]) == {"1", "2"}
+
+
+async def test_meaning_finds_what_shares_no_word_with_the_embedded_model(start):
+    pytest.importorskip("wordllama")
+    memory = await start(embedding={"provider": "wordllama"})
+    await memory.store_memory("cat", "Our cat sleeps on the windowsill all afternoon", "long_term", user_id="ann")
+    await memory.store_memory("tax", "The invoice for the dentist is due in March", "long_term", user_id="ann")
+    assert keys(await memory.search_memories("feline pets resting", user_id="ann")) == ["cat"]
+    assert keys(await memory.search_memories("payment deadlines of medical bills", user_id="ann")) == ["tax"]
+    assert await memory.search_memories("router password", user_id="ann") == []
+    await memory.close()
 
 
 async def test_while_the_embedder_is_away_words_still_find(start, caplog):

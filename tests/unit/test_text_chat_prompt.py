@@ -8,7 +8,7 @@ from modules.core.errors import ValidationError
 from modules.core.types import Message
 from modules.models.errors import ContextTooLong
 from modules.models.protocols import PromptMessage
-from modules.text_chat.prompt import before, budget_of, prompt_of
+from modules.text_chat.prompt import Spoken, before, budget_of, prompt_of
 
 AROUND = 8
 
@@ -34,7 +34,7 @@ def said(prompt):
 
 
 def test_the_chat_stands_between_instructions_and_question_oldest_first():
-    prompt = prompt_of("sys", ["known"], "why", newest_first(3), 1000, count)
+    prompt = prompt_of("sys", ["known"], "why", newest_first(3), 1000, Spoken(count))
     assert said(prompt) == ["sys", "m1", "m2", "m3", "known", "why"]
     assert [one.role for one in prompt.messages] == ["system", "user", "user", "user", "system", "user"]
     assert [one.is_context for one in prompt.messages] == [False, False, False, False, True, False]
@@ -44,37 +44,37 @@ def test_the_chat_stands_between_instructions_and_question_oldest_first():
 
 def test_the_newest_messages_are_the_ones_that_stay():
     # system 9, question 9, and 10 for each message of the chat
-    prompt = prompt_of("sys", [], "why", newest_first(10), 18 + 3 * 10 + 9, count)
+    prompt = prompt_of("sys", [], "why", newest_first(10), 18 + 3 * 10 + 9, Spoken(count))
     assert said(prompt) == ["sys", "m8", "m9", "m10", "why"]
     assert prompt.is_cut
 
 
 def test_a_message_that_could_never_be_shown_does_not_hide_the_ones_before_it():
     history = [message(3), message(2, words=500), message(1)]
-    prompt = prompt_of("", [], "why", history, 100, count)
+    prompt = prompt_of("", [], "why", history, 100, Spoken(count))
     assert said(prompt) == ["m1", "m3", "why"]
 
 
 def test_the_window_is_one_stretch_of_the_chat():
     history = [message(3), message(2, words=60), message(1)]
-    prompt = prompt_of("", [], "why", history, 9 + 10 + 50, count)
+    prompt = prompt_of("", [], "why", history, 9 + 10 + 50, Spoken(count))
     assert said(prompt) == ["m3", "why"]
 
 
 def test_the_question_is_whole_even_when_nothing_else_fits():
-    prompt = prompt_of("sys", ["known " * 20], "why " * 30, newest_first(5), 9 + 38, count)
+    prompt = prompt_of("sys", ["known " * 20], "why " * 30, newest_first(5), 9 + 38, Spoken(count))
     assert said(prompt) == ["sys", "why"]
 
 
 def test_a_question_that_alone_does_not_fit_is_refused_with_both_figures():
     with pytest.raises(ContextTooLong, match=r"47 tokens.* 46 at most") as raised:
-        prompt_of("sys", [], "why " * 30, newest_first(5), 46, count)
+        prompt_of("sys", [], "why " * 30, newest_first(5), 46, Spoken(count))
     assert (raised.value.tokens, raised.value.limit) == (47, 46)
     assert isinstance(raised.value, ValidationError)
 
 
 def test_what_is_known_takes_at_most_half_of_what_the_question_leaves():
-    prompt = prompt_of("", ["a " * 30, "b " * 10], "why", newest_first(9), 9 + 60, count)
+    prompt = prompt_of("", ["a " * 30, "b " * 10], "why", newest_first(9), 9 + 60, Spoken(count))
     assert said(prompt) == ["m6", "m7", "m8", "m9", "b", "why"]
     assert "a" not in said(prompt)
     assert prompt.history > 0
@@ -87,7 +87,7 @@ def test_unreadable_empty_and_tool_messages_are_not_shown():
         message(2, content="  "),
         message(1, role="assistant", status="partial"),
     ]
-    prompt = prompt_of("", [], "why", history, 1000, count)
+    prompt = prompt_of("", [], "why", history, 1000, Spoken(count))
     assert prompt.messages == (PromptMessage("assistant", "m1 x"), PromptMessage("user", "why"))
 
 
@@ -96,7 +96,7 @@ def test_an_estimate_that_was_too_low_costs_the_oldest_messages():
         extra = 0 if isinstance(prompt, str) else 5 * len(prompt)
         return count(prompt) + extra
 
-    prompt = prompt_of("", [], "why", newest_first(10), 14 + 45, dearer)
+    prompt = prompt_of("", [], "why", newest_first(10), 14 + 45, Spoken(dearer))
     assert said(prompt) == ["m8", "m9", "m10", "why"]
     assert prompt.tokens <= 59
     assert prompt.is_cut
@@ -110,7 +110,7 @@ def test_an_estimate_that_was_too_low_costs_the_oldest_messages():
 )
 def test_a_prompt_never_exceeds_its_budget_and_always_ends_with_the_question(sizes, known, question, budget):
     history = [message(number, words) for number, words in enumerate(sizes)]
-    prompt = prompt_of("s", ["k " * words for words in known], "why " * question, history, max(budget, 60), count)
+    prompt = prompt_of("s", ["k " * words for words in known], "why " * question, history, max(budget, 60), Spoken(count))
     assert prompt.tokens == count(prompt.messages) <= max(budget, 60)
     assert prompt.messages[-1] == PromptMessage("user", "why " * question)
     assert prompt.is_cut or prompt.history == sum(words + AROUND <= max(budget, 60) for words in sizes)
@@ -140,6 +140,6 @@ def test_no_more_of_the_chat_is_looked_at_than_fits():
             looked_at.append(one.id)
             yield one
 
-    prompt = prompt_of("", [], "why", chat(), 9 + 3 * 10, count)
+    prompt = prompt_of("", [], "why", chat(), 9 + 3 * 10, Spoken(count))
     assert prompt.history == 3
     assert len(looked_at) == 4

@@ -22,6 +22,7 @@ from modules.models.errors import (
     ModelUnavailable,
 )
 from modules.models.protocols import Delta, Usage
+from modules.persona import Injection
 from modules.text_chat import TextChatModule
 from modules.text_chat.answer_chunks import TextDelta, TurnEnded, TurnStarted
 from modules.text_chat.answer_model import pause_before_retry_s
@@ -632,8 +633,8 @@ class Rag:
 
 
 class Persona:
-    async def inject_personality(self, message, persona_id, strength=1.0):
-        return f"{message} You are {persona_id}."
+    async def shape_prompt(self, message, persona_id=None, strength=1.0, *, user_id=None, max_tokens=None):
+        return Injection(f"{message} You are {persona_id}.", persona_id, 1, None, strength)
 
 
 async def test_memory_documents_and_persona_are_in_the_prompt(start):

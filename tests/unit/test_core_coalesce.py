@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from actors.coalesce import Coalescer
+from modules.core.coalesce import Coalescer
 
 
 class Line:

@@ -1,8 +1,11 @@
 """Concurrent calls become one.
 
 Nothing in flight: a call leaves at once. Something in flight: calls gather, and leave together when it is back, or
-when it has been out for *hold_s*: a slow call delays nobody. So an idle caller loses no time, and the more callers
-there are, the fewer requests each one costs.
+when it has been out for long: a slow call delays nobody. So an idle caller loses no time, and the more callers there
+are, the fewer requests each one costs.
+
+What is long follows from how long flights of several calls take: on a busy machine all take longer, and to send more
+of them instead of larger ones would make it busier still.
 """
 
 from __future__ import annotations
@@ -16,15 +19,21 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
+# The latest flight's share in what flights are taken to take; and the most that anybody is held.
+_SHARE = 0.2
+_MOST_HELD_S = 0.05
+
+
 class Coalescer(Generic[Q, A]):
-    """*send* takes questions in their order and gives one answer for each; what it raises, all of them get."""
+    """*send* takes questions in their order and gives one answer for each; what it raises, all of them get. *hold_s* is
+    the least time for which a flight holds up those that gather behind it."""
 
     def __init__(
         self, send: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], *, at_most: int, hold_s: float = 0.005
     ) -> None:
         self._send = send
         self._at_most = at_most
-        self._hold_s = hold_s
+        self._least_held_s = self._held_s = hold_s
         self._gathered: deque[tuple[Q, asyncio.Future[A]]] = deque()
         self._holding: object | None = None
         self._flights: set[asyncio.Task[None]] = set()
@@ -47,14 +56,18 @@ class Coalescer(Generic[Q, A]):
             return
         flight = object()
         self._holding = flight
-        held = asyncio.get_running_loop().call_later(self._hold_s, self._release, flight)
+        held = asyncio.get_running_loop().call_later(self._held_s, self._release, flight)
         task = asyncio.create_task(self._fly(batch, flight, held))
         self._flights.add(task)
         task.add_done_callback(self._flights.discard)
 
     async def _fly(self, batch: list[tuple[Q, asyncio.Future[A]]], flight: object, held: asyncio.TimerHandle) -> None:
+        loop = asyncio.get_running_loop()
+        left = loop.time()
         try:
             answers = await self._send([question for question, _ in batch])
+            if len(batch) > 1:  # one alone may be a slow one
+                self._note(loop.time() - left)
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 if not waiting.done():
                     waiting.set_result(answer)
@@ -69,6 +82,10 @@ class Coalescer(Generic[Q, A]):
         finally:
             held.cancel()
             self._release(flight)
+
+    def _note(self, taken_s: float) -> None:
+        usual = self._held_s + _SHARE * (taken_s - self._held_s)
+        self._held_s = min(max(usual, self._least_held_s), max(_MOST_HELD_S, self._least_held_s))
 
     def _release(self, flight: object) -> None:
         if self._holding is flight:

@@ -1,0 +1,108 @@
+"""A conversation's transcript on disk: append-only, every line on the disk before the next is begun.
+
+Nothing that stands in the file is ever changed, but for a torn last line, left by a crash in the middle of a write:
+nobody was told that it was said, so its bytes move to quarantine.jsonl before the next line is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator, Sequence
+
+from modules.core.errors import NotFound
+from modules.core.storage import FlatFiles
+
+from .turns import Turn, line_of, turn_of
+
+
+class Transcript:
+    """*home* is the conversation's directory. Reading is safe beside one writer. Synchronous; for threads."""
+
+    def __init__(self, files: FlatFiles, home: str, conversation_id: str) -> None:
+        self._files = files
+        self._home = home
+        self._conversation_id = conversation_id
+        self.key = f"{home}/transcript.jsonl"
+
+    def turns(self) -> list[Turn]:
+        """All turns, oldest first. What is still being written is not among them."""
+        return self.since(0)[0]
+
+    def since(self, offset: int) -> tuple[list[Turn], int]:
+        """The turns from byte *offset* on, which is 0 or was given here, and where those that follow will be."""
+        turns = []
+        for at, line in self._lines(offset):
+            turns.append(turn_of(line.rstrip(b"\r\n"), at, self._conversation_id))
+            offset = at + len(line)
+        return turns, offset
+
+    def begin(self, turns: Sequence[Turn]) -> None:
+        """Write the first lines of a new conversation, in place of what a start that failed may have left."""
+        self._files.write(self.key, b"".join(map(line_of, turns)), fsync=True)
+
+    def append(self, turn: Turn) -> None:
+        """Return when the turn is on the disk. Raises NotFound when the conversation is gone, StorageError.
+
+        Whoever writes calls `mend` first, once.
+        """
+        self._files.append(self.key, line_of(turn), fsync=True, create_parents=False)
+
+    def mend(self) -> None:
+        """Set a torn last line aside."""
+        try:
+            data = self._files.read(self.key)
+        except NotFound:
+            return
+        whole = data.rfind(b"\n") + 1
+        if whole == len(data) or _is_whole(data[whole:]):
+            return
+        row = _quarantine_row(data[whole:], line=data.count(b"\n") + 1, offset=whole)
+        key = f"{self._home}/quarantine.jsonl"
+        if not self._ends_with(key, row):  # else a crash came between these two steps
+            self._files.append(key, row, fsync=True, create_parents=False)
+        self._files.truncate(self.key, whole)
+
+    def _lines(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Whole lines that are not blank, and the byte at which each begins."""
+        try:
+            with self._files.opened(self.key, os.O_RDONLY) as fd, os.fdopen(fd, "rb", closefd=False) as file:
+                file.seek(start)
+                offset = start
+                for data in file:
+                    # A migrated file may lack its last newline; an unfinished line of ours is no JSON.
+                    if data.strip() and (data.endswith(b"\n") or _is_whole(data)):
+                        yield offset, data
+                    offset += len(data)
+        except NotFound:
+            return
+
+    def _ends_with(self, key: str, row: bytes) -> bool:
+        try:
+            return self._files.read(key).endswith(row)
+        except NotFound:
+            return False
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _quarantine_row(torn: bytes, *, line: int, offset: int) -> bytes:
+    try:
+        raw, encoding = torn.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        raw, encoding = base64.b64encode(torn).decode(), "base64"
+    row = {
+        "line": line,
+        "offset": offset,
+        "reason": "torn by an interrupted write",
+        "raw": raw,
+        "raw_encoding": encoding,
+        "salvaged_id": None,
+    }
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"

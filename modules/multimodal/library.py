@@ -1,0 +1,240 @@
+"""What is kept for users: uploads and results, with one writer at a time for each user.
+
+An erasure moves the user's epoch on. What was begun before it and ends after it finds another epoch than it began in,
+and is not kept: so nothing of a user comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from modules.core.clock import Clock
+from modules.core.errors import NotFound, ValidationError
+from modules.core.storage import FlatFiles
+
+from .errors import MediaTooLarge
+from .kinds import AUDIO, DOCUMENT, HEAD_BYTES, IMAGE, VIDEO, Format, format_of
+from .result_cache import ResultCache
+from .results import Erasure
+from .settings import MultimodalSettings
+from .sources import Source, Sources
+from .uploads import DERIVED, UPLOADED, Upload, Uploads, hash_in
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_MOST_IN_A_PAGE = 1000
+_ORDERS = ("asc", "desc")
+_EXPORTED_BYTES = 64 << 20
+_KINDS = (IMAGE, AUDIO, VIDEO, DOCUMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The time of a user between two erasures."""
+
+    user_id: str
+    number: int
+
+
+class Library:
+    def __init__(self, files: FlatFiles, settings: MultimodalSettings, clock: Clock) -> None:
+        limits = settings.limits
+        self._uploads = Uploads(files, max_user_bytes=limits.max_user_bytes)
+        self._cache = ResultCache(files, max_bytes=settings.max_cache_bytes)
+        self._sources = Sources(
+            files, self._uploads, local_directories=settings.local_directories, max_bytes=limits.max_bytes
+        )
+        self._max_bytes = limits.max_bytes
+        self._clock = clock
+        self._erasures: dict[str, int] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # The cache is everybody's: who makes room in it counts what all have.
+        self._cache_lock = asyncio.Lock()
+        self._unfinished: set[asyncio.Task[Any]] = set()
+
+    def epoch(self, user_id: str) -> Epoch:
+        """To be taken before work begins whose result shall be kept."""
+        if not isinstance(user_id, str):
+            raise ValidationError("user_id must be text", param="user_id")
+        return Epoch(user_id, self._erasures.get(user_id, 0))
+
+    @asynccontextmanager
+    async def opened(self, user_id: str, path: str) -> AsyncIterator[Source]:
+        """See `Sources.opened`; the disk is read in a thread."""
+        self.epoch(user_id)
+        context = self._sources.opened(user_id, path)
+        source = await asyncio.to_thread(context.__enter__)
+        try:
+            yield source
+        finally:
+            context.__exit__(None, None, None)
+
+    async def content(self, user_id: str, path: str) -> tuple[bytes, str]:
+        """The whole content behind a path, and its name."""
+        self.epoch(user_id)
+        return await asyncio.to_thread(self._sources.read, user_id, path)
+
+    async def add(
+        self, user_id: str, content: bytes | str, *, name: str | None, metadata: Mapping[str, Any] | None
+    ) -> Upload:
+        epoch = self.epoch(user_id)
+        if isinstance(content, str):
+            content, own_name = await self.content(user_id, content)
+            name = own_name if name is None else name
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise ValidationError("content must be bytes, or a path", param="content")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise ValidationError("metadata must be a mapping", param="metadata")
+        data = bytes(content)
+        if len(data) > self._max_bytes:
+            raise MediaTooLarge(f"the file has {len(data)} bytes, {self._max_bytes} at most are taken", param="content")
+        found = format_of(data[:HEAD_BYTES], is_whole=len(data) <= HEAD_BYTES)
+        return await self.keep(epoch, data, name=name or "", found=found, origin=UPLOADED, metadata=metadata)
+
+    async def keep(
+        self,
+        epoch: Epoch,
+        data: bytes,
+        *,
+        name: str,
+        found: Format,
+        origin: str = DERIVED,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Upload:
+        """Keep *data* as an upload. Raises NotFound where the user was erased since *epoch*."""
+        now = self._clock.now()
+
+        def add() -> Upload:
+            return self._uploads.add(
+                epoch.user_id, data, name=name, found=found, now=now, origin=origin, metadata=metadata
+            )
+
+        return await self._alone(epoch, add)
+
+    async def get(self, user_id: str, media_id: str) -> Upload:
+        _check_id(media_id)
+        self.epoch(user_id)
+        return await asyncio.to_thread(self._uploads.get, user_id, media_id)
+
+    async def read(self, user_id: str, media_id: str) -> bytes:
+        _check_id(media_id)
+        self.epoch(user_id)
+        return await asyncio.to_thread(self._uploads.read, user_id, media_id)
+
+    async def page(
+        self, user_id: str, *, limit: int, after: str | None, before: str | None, order: str, kind: str | None
+    ) -> list[Upload]:
+        """A part of the user's uploads. Raises NotFound for a cursor that is none of them."""
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= _MOST_IN_A_PAGE:
+            raise ValidationError(f"limit must be from 1 to {_MOST_IN_A_PAGE}, not {limit!r}", param="limit")
+        if order not in _ORDERS:
+            raise ValidationError(f"order must be asc or desc, not {order!r}", param="order")
+        if kind is not None and kind not in _KINDS:
+            raise ValidationError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}", param="kind")
+        uploads = await self._alone(self.epoch(user_id), lambda: self._uploads.of_user(user_id))
+        shown = [upload for upload in uploads if kind in (None, upload.kind)]
+        if order == "desc":
+            shown.reverse()
+        low = 0 if after is None else _place_of(shown, after) + 1
+        high = len(shown) if before is None else _place_of(shown, before)
+        if after is None and before is not None:
+            low = max(low, high - limit)  # the page that ends there
+        return shown[low : min(high, low + limit)]
+
+    async def delete(self, user_id: str, media_id: str) -> bool:
+        _check_id(media_id)
+
+        def delete() -> bool:
+            is_gone = self._uploads.delete(user_id, media_id)
+            if is_gone:
+                self._cache.forget_content(user_id, hash_in(media_id))
+            return is_gone
+
+        async with self._cache_lock:
+            return await self._alone(self.epoch(user_id), delete)
+
+    async def export(self, user_id: str) -> dict[str, Any]:
+        """All records; contents too, up to `_EXPORTED_BYTES` together: the rest is to be read one by one."""
+
+        def whole() -> dict[str, Any]:
+            room = _EXPORTED_BYTES
+            uploads = []
+            for upload in self._uploads.of_user(user_id):
+                content = None
+                if upload.size_bytes <= room:
+                    room -= upload.size_bytes
+                    content = b64encode(self._uploads.read(user_id, upload.id)).decode()
+                uploads.append({**upload.to_dict(), "content": content})
+            return {"user_id": user_id, "uploads": uploads}
+
+        return await self._alone(self.epoch(user_id), whole)
+
+    async def erase(self, user_id: str) -> Erasure:
+        self._erasures[user_id] = self.epoch(user_id).number + 1
+
+        def erase() -> Erasure:
+            return Erasure(user_id, self._uploads.erase(user_id), self._cache.erase(user_id))
+
+        async with self._cache_lock:
+            return await self._alone(self.epoch(user_id), erase)
+
+    async def cached(self, user_id: str, key: str) -> dict[str, Any] | None:
+        return await asyncio.to_thread(self._cache.get, user_id, key)
+
+    async def cache(self, epoch: Epoch, key: str, result: Mapping[str, Any]) -> None:
+        """Keep a result for the next time; nothing happens where the user was erased since *epoch*."""
+        async with self._cache_lock:
+            if epoch == self.epoch(epoch.user_id):
+                await self._alone(epoch, lambda: self._cache.put(epoch.user_id, key, result))
+
+    async def close(self) -> None:
+        """Finish what has begun."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished)
+
+    async def _alone(self, epoch: Epoch, work: Callable[[], T]) -> T:
+        """Run *work* in a thread, nothing else of this user meanwhile; to its end even when the caller goes away."""
+        lock = self._locks.get(epoch.user_id)
+        if lock is None:
+            self._locks[epoch.user_id] = lock = asyncio.Lock()
+
+        async def whole() -> T:
+            async with lock:
+                if epoch != self.epoch(epoch.user_id):
+                    raise NotFound(f"user {epoch.user_id!r} was erased meanwhile")
+                return await asyncio.to_thread(work)
+
+        task = asyncio.create_task(whole())
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
+            raise
+
+
+def _check_id(media_id: object) -> None:
+    if not isinstance(media_id, str):
+        raise ValidationError("media_id must be text", param="media_id")
+    hash_in(media_id)
+
+
+def _place_of(uploads: Sequence[Upload], media_id: str) -> int:
+    for place, upload in enumerate(uploads):
+        if upload.id == media_id:
+            return place
+    raise NotFound(f"there is no upload {media_id!r} to go on from")
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("work on uploads whose caller had gone away failed", exc_info=error)

@@ -1,0 +1,158 @@
+"""The vectors of one part: the file that holds them, and the faiss index that searches them.
+
+``vectors.npy`` is the truth: float32, shape (rows, dimension), any numpy reads it at any time. Rows are appended in
+place: first the numbers, then the header that counts them, which fits in one sector. Search is exact (inner product
+over a flat index, under ids that are never used twice); the index of a part that nobody adds to is mapped from
+``index.faiss``, so its memory is the page cache's, and one that is added to is held in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import imported
+
+Vectors = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+VECTORS, INDEX = "vectors.npy", "index.faiss"
+_HEADER_BYTES = 128
+
+
+class VectorsDamaged(Exception):
+    """The file holds fewer rows than were committed, or is no such file."""
+
+
+class PartVectors:
+    """Of the part in *directory*, whose committed rows have the ids *ids*. Appending is for one thread at a time;
+    searching goes on meanwhile. Raises VectorsDamaged, RagNotInstalled."""
+
+    def __init__(self, directory: Path, dimension: int, ids: Ids) -> None:
+        self._path = directory / VECTORS
+        self._index_path = directory / INDEX
+        self.dimension = dimension
+        self._ids = ids
+        self._faiss = imported("faiss")
+        # faiss: "searching during add is unsafe" for an index in memory.
+        self._lock = Lock()
+        self._check()
+        self._index, self._is_mapped = self._opened()
+
+    @classmethod
+    def write(cls, directory: Path, vectors: Vectors) -> None:
+        """Make the file for a new part."""
+        with (directory / VECTORS).open("wb") as file:
+            file.write(_header(*vectors.shape))
+            file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> Vectors:
+        """The committed rows, mapped from the file."""
+        mapped: Vectors = np.memmap(
+            self._path, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(len(self._ids), self.dimension)
+        )
+        return mapped
+
+    def append(self, vectors: Vectors, ids: Ids) -> None:
+        """Rows for new ids, on the disk when this returns."""
+        with suppress(FileNotFoundError):
+            self._index_path.unlink()  # it lacks what comes now
+        rows = np.ascontiguousarray(vectors, dtype="<f4")
+        before = len(self._ids)
+        with self._path.open("r+b") as file:
+            file.seek(_HEADER_BYTES + before * self.dimension * 4)
+            file.write(rows.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            file.write(_header(before + len(rows), self.dimension))
+            file.flush()
+            os.fsync(file.fileno())
+        self._own_index()
+        with self._lock:
+            self._index.add_with_ids(rows, ids)
+        self._ids = np.concatenate([self._ids, ids])
+
+    def search(self, query: Vectors, limit: int, among: Ids | None = None) -> tuple[Vectors, Ids]:
+        """Inner products and ids of the *limit* rows nearest to *query*, shape (1, dimension), nearest first; of the
+        ids *among* alone where given."""
+        if among is None:
+            return self._searched(query, limit, None)
+        if not len(among):
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        selector = self._faiss.IDSelectorBatch(among)
+        return self._searched(query, limit, self._faiss.SearchParameters(sel=selector))
+
+    def seal(self) -> None:
+        """Write ``index.faiss``, and search it from there."""
+        if self._is_mapped:
+            return
+        temporary = self._index_path.with_name(".tmp-" + INDEX)
+        with self._lock:
+            self._faiss.write_index(self._index, str(temporary))
+        temporary.replace(self._index_path)
+        self._index, self._is_mapped = self._opened()
+
+    def _searched(self, query: Vectors, limit: int, params: Any) -> tuple[Vectors, Ids]:
+        if self._is_mapped:
+            products, ids = self._index.search(query, limit, params=params)
+        else:
+            with self._lock:
+                products, ids = self._index.search(query, limit, params=params)
+        found = ids[0] >= 0
+        return products[0][found], ids[0][found]
+
+    def _check(self) -> None:
+        wanted = _HEADER_BYTES + len(self._ids) * self.dimension * 4
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            raise VectorsDamaged(f"{self._path} is not there") from None
+        if size < wanted:
+            raise VectorsDamaged(f"{self._path} has {size} bytes and not {wanted}")
+        header = _header(len(self._ids), self.dimension)
+        with self._path.open("r+b") as file:
+            if file.read(_HEADER_BYTES) != header or size != wanted:
+                # What was cut off while it was appended was never committed.
+                file.seek(0)
+                file.write(header)
+                file.truncate(wanted)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _opened(self) -> tuple[Any, bool]:
+        """The index, and whether it is mapped: from its file where that has the committed rows."""
+        if self._index_path.is_file():
+            with suppress(RuntimeError):  # faiss's, for a file that it cannot read: it is made again
+                index = self._faiss.read_index(str(self._index_path), self._faiss.IO_FLAG_MMAP_IFC)
+                if index.ntotal == len(self._ids) and index.d == self.dimension:
+                    return index, True
+        return self._built(), False
+
+    def _built(self) -> Any:
+        index = self._faiss.IndexIDMap2(self._faiss.IndexFlatIP(self.dimension))
+        if len(self._ids):
+            index.add_with_ids(np.ascontiguousarray(self.rows()), self._ids)
+        return index
+
+    def _own_index(self) -> None:
+        if self._is_mapped:
+            self._index, self._is_mapped = self._built(), False
+
+
+def _header(rows: int, dimension: int) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)})
+    header = buffer.getvalue()
+    if len(header) != _HEADER_BYTES:
+        raise AssertionError(f"numpy writes headers of {len(header)} bytes")  # its padding keeps them at 128
+    return header

@@ -1,0 +1,412 @@
+"""Knowledge from documents: taken in, found again by meaning and words, cited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
+from modules.core.context import ModuleContext
+from modules.core.errors import ConfigurationError, NotFound, StorageError, ValidationError
+from modules.core.storage import FlatFiles, FlatFileStorage
+from modules.core.types import ModuleInfo
+from modules.models import EmbeddingModel
+
+from .arguments import checked_count, checked_query, checked_user
+from .documents import Document, checked_metadata, digest_of, new_document_id
+from .embedding import Embedding
+from .export import exported
+from .indexing import Indexer
+from .intake import Arrival, Intake
+from .kinds import CONTENT_TYPES, extension_of
+from .knowledge import Knowledge
+from .library import Library
+from .parsing import Parser, Text, read_local
+from .part import Places
+from .passages import Passage
+from .rag_events import RagEvents
+from .relevant_context import RelevantContext
+from .results import Deletion, DocumentPage, Erasure, IndexingReport, IndexStatus
+from .searching import CURRENT, Searcher
+from .settings import RagSettings
+from .shelves import Shelves
+from .sources import SourceCheck, checked_source
+
+log = logging.getLogger(__name__)
+
+
+class RagModule:
+    """*config* is the mapping under ``modules.rag``. With *base_path* it can be used without a platform; *model* embeds
+    in place of the one that the settings name.
+
+    The user ``""`` is whoever is meant where nobody is named; no user ever sees what belongs to another.
+    """
+
+    info = ModuleInfo(
+        name="rag",
+        version="1.0",
+        capabilities=("documents", "search", "citations", "context"),
+        optional=("memory", "multimodal"),
+    )
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        base_path: Path | str | None = None,
+        model: EmbeddingModel | None = None,
+        clock: Clock | None = None,
+        new_id: IdMaker = new_hex,
+    ) -> None:
+        self.config: Mapping[str, Any] = config or {}
+        self._settings = RagSettings.read(self.config)
+        self._files = None if base_path is None else FlatFiles(base_path)
+        self._model = model
+        self._clock = clock or SystemClock()
+        self._new_id = new_id
+        self._context: ModuleContext | None = None
+        self._events: RagEvents | None = None
+        self._adding: dict[str, asyncio.Task[Document]] = {}
+
+    async def initialize(self, context: ModuleContext | None = None) -> None:
+        """Take settings (where none were given) and storage (likewise) from *context*; learn what there is, and finish
+        what a crash cut short. Raises ConfigurationError, StorageError."""
+        if context is not None:
+            if not self.config:
+                self.config = context.get_config("rag", {})
+                self._settings = RagSettings.read(self.config)
+            if self._files is None:
+                storage = context.get_storage()
+                if not isinstance(storage, FlatFileStorage):
+                    raise ConfigurationError("rag keeps its indices in flat files; set storage.backend to 'flatfile'")
+                self._files = storage.files
+            self._clock = context.clock
+        if self._files is None:
+            raise ConfigurationError("rag needs a base path: RagModule(config, base_path=...) or storage.base_path")
+        owns = (lambda user_id: True) if context is None else context.owns
+        places = Places(Path(self._files.base))
+        self._library = Library(self._files, owns)
+        workers = None if context is None else context.workers
+        self._embedding = Embedding(self._settings.embedding, workers, model=self._model)
+        self._parser = Parser(self._settings, self._embedding)
+        self._shelves = Shelves(self._library, places, max_open=self._settings.max_open_users, new_id=self._new_id)
+        self._intake = Intake(self._library, self._shelves, most_documents=self._settings.max_documents_per_user)
+        self._indexer = Indexer(self._library, self._shelves, self._parser, self._embedding, self._settings)
+        self._searcher = Searcher(self._library, self._shelves, self._indexer, self._embedding, self._settings)
+        begun = await asyncio.to_thread(self._library.load)
+        await asyncio.to_thread(self._shelves.survey)
+        for user_id in begun:
+            await self._shelves.read(user_id, len)  # opening it takes out what is not there any more
+        self._context = context
+        if context is not None:
+            self._events = RagEvents(self, self._searcher, context)
+            self._events.listen()
+
+    async def health_check(self) -> bool:
+        """Whether a document could be taken in now."""
+        if self._files is None:
+            return False
+        try:
+            await asyncio.to_thread(self._files.probe)
+        except StorageError:
+            log.warning("rag cannot write to its storage", exc_info=True)
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Finish what has begun, end the processes that parse, write down what makes the next start fast."""
+        if self._events is not None:
+            self._events.stop()
+        await self._indexer.close()
+        await self._shelves.close()
+        await asyncio.to_thread(self._parser.close)
+        await self._embedding.close()
+        await asyncio.to_thread(self._library.registry.save)
+
+    # -- documents -------------------------------------------------------------------------------------------
+
+    async def add_document(
+        self,
+        source: bytes | str | Path,
+        metadata: Mapping[str, Any] | None = None,
+        chunking_strategy: str | None = None,
+        *,
+        user_id: str = "",
+        session_id: str | None = None,
+        name: str | None = None,
+        content_type: str = "",
+    ) -> Document:
+        """Take in a document, from its bytes or the path of its file, and index it; found by searches from then on.
+
+        The kind is told by *name* (a path's own where none is given) and *content_type*, and checked against the
+        bytes. Adding the same again, name and metadata included, changes nothing and gives the document that there is.
+
+        Raises ValidationError, UnsupportedDocument and UnreadableDocument (ParsingStopped among them) for what cannot
+        be taken in, Conflict beyond ``max_documents_per_user``, ModelError, StorageError; then nothing is kept.
+        """
+        checked_user(user_id)
+        strategy = chunking_strategy or self._settings.strategy
+        facts = checked_metadata(metadata)
+        if isinstance(source, str | Path):
+            data = await asyncio.to_thread(read_local, source, self._settings)
+            name = name or Path(source).name
+        elif isinstance(source, bytes):
+            data = source
+        else:
+            raise ValidationError("a document is bytes, or a path", param="source")
+        title = name or "Untitled"
+        digest = await asyncio.to_thread(digest_of, data)
+        id_ = new_document_id(user_id, session_id, title, digest, facts, strategy)
+        document = Document(
+            id=id_,
+            user_id=user_id,
+            title=title,
+            session_id=session_id,
+            content_type=content_type,
+            size_bytes=len(data),
+            sha256=digest,
+            created_at=self._clock.now().isoformat(),
+            metadata=facts,
+            chunking_strategy=strategy,
+        )
+        if id_ not in self._adding:
+            self._adding[id_] = asyncio.create_task(self._added(document, data))
+            self._adding[id_].add_done_callback(lambda _: self._adding.pop(id_, None))
+        return await asyncio.shield(self._adding[id_])
+
+    async def _added(self, document: Document, data: bytes) -> Document:
+        user_id = document.user_id
+        if self._library.registry.has(user_id, document.id):
+            return await self.get_document(document.id, user_id=user_id)
+        text = await self._parser.text_of(data, name=document.title, content_type=document.content_type)
+        chunks, cutting = await self._parser.chunks_of(document.id, text, str(document.chunking_strategy))
+        vectors = await self._embedding.of([chunk.text for chunk in chunks])
+        model = self._embedding.name
+        document = replace(
+            document, content_type=text.content_type, chunking_strategy=cutting.strategy, chunks=len(chunks)
+        )
+        indexing = {
+            "strategy": cutting.strategy,
+            "chunk_size": cutting.chunk_size,
+            "chunk_overlap": cutting.overlap,
+            "chunks": len(chunks),
+            "characters": len(text.text),
+            "text_sha256": digest_of(text.text.encode()),
+            "pages": len(text.pages) or None,
+        }
+        extension = extension_of(document.title)
+        if extension not in CONTENT_TYPES:
+            extension = next(kind for kind, type_ in CONTENT_TYPES.items() if type_ == text.content_type)
+        arrival = Arrival(document, extension, data, chunks, vectors, model, indexing)
+        await self._intake.keep(arrival)
+        await self._emit(
+            "rag.document.indexed",
+            {"user_id": user_id, "document_id": document.id, "session_id": document.session_id, "chunks": len(chunks)},
+        )
+        return document
+
+    async def get_document(self, document_id: str, *, user_id: str = "") -> Document:
+        """Raises NotFound for what is not this user's, whether or not it is another's."""
+        checked_user(user_id)
+        return await self._shelves.read(
+            user_id, lambda knowledge: self._indexer.described(user_id, document_id, knowledge)
+        )
+
+    async def list_documents(
+        self, user_id: str = "", *, session_id: str | None = None, limit: int = 100, after: str | None = None
+    ) -> DocumentPage:
+        """Documents in the order of their ids, those after *after*."""
+        checked_user(user_id)
+        checked_count("limit", limit, 1000)
+
+        def page(knowledge: Knowledge) -> DocumentPage:
+            found: list[Document] = []
+            for id_ in sorted(self._library.live(user_id)):
+                if after is not None and id_ <= after:
+                    continue
+                try:
+                    document = self._indexer.described(user_id, id_, knowledge)
+                except NotFound:
+                    continue  # deleted meanwhile
+                if session_id is None or document.session_id == session_id:
+                    found.append(document)
+                if len(found) > limit:
+                    break
+            return DocumentPage(tuple(found[:limit]), len(found) > limit)
+
+        return await self._shelves.read(user_id, page)
+
+    async def read_original(self, document_id: str, *, user_id: str = "") -> bytes:
+        """The bytes that came. Raises NotFound, also where v2 had lost the file."""
+        await self.get_document(document_id, user_id=user_id)
+        _, data = await asyncio.to_thread(self._library.documents.read_original, document_id)
+        return data
+
+    async def delete_document(self, document_id: str, *, user_id: str = "") -> Deletion:
+        """Remove a document: its file, its chunks, their vectors and words; of migrated ones also what v2's vector
+        sets hold of them. No byte of it is left below ``rag/`` when this returns. Raises NotFound."""
+        checked_user(user_id)
+
+        def delete(knowledge: Knowledge) -> int:
+            if document_id not in self._library.live(user_id):
+                raise NotFound(f"user {user_id!r} has no document {document_id!r}")
+            return self._library.remove(user_id, [document_id], lambda: knowledge.remove([document_id]))
+
+        return Deletion(document_id, await self._shelves.change(user_id, delete))
+
+    async def extract_text(
+        self, source: bytes | str | Path, *, name: str | None = None, content_type: str = ""
+    ) -> Text:
+        """The text of a document that is not kept. Raises as `add_document`."""
+        if isinstance(source, bytes):
+            return await self._parser.text_of(source, name=name or "", content_type=content_type)
+        data = await asyncio.to_thread(read_local, source, self._settings)
+        return await self._parser.text_of(data, name=name or Path(source).name, content_type=content_type)
+
+    # -- searching -------------------------------------------------------------------------------------------
+
+    async def search_knowledge(
+        self,
+        query: str,
+        top_k: int | None = None,
+        filters: Mapping[str, Any] | None = None,
+        *,
+        user_id: str = "",
+        session_id: str | None = None,
+    ) -> list[Passage]:
+        """The passages that answer *query* best, by meaning and by words; by words alone without an embedding model,
+        or while it is away.
+
+        *filters*: ``session_id``, ``document_id``, ``document_ids``, ``metadata`` (a member may be a list: any of it).
+        *session_id* asks for the documents of that session and of none. Documents that a migration brought and nobody
+        has indexed are indexed first, for as long as is bearable; the rest of them are found later.
+        """
+        passages = await self._searcher.by_query(query, top_k, filters, user_id=user_id, session_id=session_id)
+        await self._emit(
+            "rag.results.ready",
+            {"user_id": user_id, "results": [passage.citation.to_dict() for passage in passages]},
+        )
+        return passages
+
+    async def search_by_vector(
+        self,
+        vector: Sequence[float],
+        top_k: int | None = None,
+        filters: Mapping[str, Any] | None = None,
+        *,
+        user_id: str = "",
+        session_id: str | None = None,
+        index: str = CURRENT,
+    ) -> list[Passage]:
+        """The passages nearest to *vector*: among those embedded with the configured model, or in the *index* of v2
+        that is named (see `list_indexes`), whose vectors are as v2 left them.
+
+        Raises NotFound for an index that the user has not, ValidationError for a vector that does not fit it.
+        """
+        return await self._searcher.by_vector(
+            vector, top_k, filters, user_id=user_id, session_id=session_id, index=index
+        )
+
+    async def list_indexes(self, user_id: str = "") -> list[dict[str, Any]]:
+        """What can be searched by vector: the index of the configured model, and the vector sets of v2."""
+        checked_user(user_id)
+        chunks = await self._shelves.read(user_id, len)
+        current = {"index": CURRENT, "model": self._embedding.name, "vectors": chunks}
+        return [current, *(found.to_dict() for found in self._library.sets.of(user_id))]
+
+    async def get_relevant_context(
+        self, query: str, max_tokens: int | None = None, *, user_id: str = "", session_id: str | None = None
+    ) -> RelevantContext:
+        """The passages that bear on *query*, within *max_tokens*, each under a mark that its citation explains."""
+        return await self._searcher.context(query, max_tokens, user_id=user_id, session_id=session_id)
+
+    async def verify_source(
+        self,
+        document_id: str,
+        quote: str,
+        *,
+        user_id: str = "",
+        start: int | None = None,
+        end: int | None = None,
+    ) -> SourceCheck:
+        """Whether a document says *quote*, word for word but for blanks: within a span of its text where one is given.
+        Raises NotFound."""
+        checked_query(quote, param="quote")
+        document = await self.get_document(document_id, user_id=user_id)
+        check = await self._shelves.read(
+            user_id, lambda knowledge: checked_source(knowledge, document.card, quote, start, end)
+        )
+        await self._emit("rag.source.citation", {"user_id": user_id, **check.to_dict()})
+        return check
+
+    # -- the index -------------------------------------------------------------------------------------------
+
+    async def update_embeddings(
+        self, document_ids: Collection[str] | None = None, force: bool = False, *, user_id: str = ""
+    ) -> IndexingReport:
+        """Index what is not, and embed anew what was embedded with another model; with *force* all of it.
+
+        Migrated chunks are taken as v2 had cut them, and v2's own vectors stay as they are. What was done when this is
+        cut short stays done. Raises NotFound for documents that are not this user's, ModelError.
+        """
+        checked_user(user_id)
+        report = await self._indexer.update(user_id, document_ids, force=force)
+        await self._emit("rag.indexing.complete", {"user_id": user_id, **report.to_dict()})
+        return report
+
+    async def index_status(self, user_id: str = "") -> IndexStatus:
+        checked_user(user_id)
+
+        def status(knowledge: Knowledge) -> IndexStatus:
+            indexed, live = knowledge.documents.keys(), self._library.live(user_id)
+            unreadable = dict(self._library.notes.of(user_id).unreadable)
+            model = self._embedding.name
+            return IndexStatus(
+                user_id=user_id,
+                model=model,
+                documents=len(live),
+                chunks=len(knowledge),
+                waiting=len(live - indexed - unreadable.keys()),
+                outdated=len(knowledge.outdated(model)),
+                unreadable=unreadable,
+            )
+
+        return await self._shelves.read(user_id, status)
+
+    async def index_waiting(self) -> int:
+        """For whoever keeps the platform tidy: index what a migration brought, for a while. Returns how many."""
+        return await self._indexer.index_waiting() if self._settings.indexes_in_background else 0
+
+    async def save_registry(self) -> bool:
+        """For whoever keeps the platform tidy: write down which documents there are. False when nothing has changed."""
+        return await asyncio.to_thread(self._library.registry.save)
+
+    # -- users -----------------------------------------------------------------------------------------------
+
+    async def export_user(self, user_id: str) -> dict[str, Any]:
+        """Everything of a user: documents with their chunks and files, and what is known of v2's vector sets."""
+        checked_user(user_id)
+        return await self._shelves.read(user_id, lambda knowledge: exported(self._library, user_id, knowledge))
+
+    async def erase_user(self, user_id: str) -> Erasure:
+        """Remove all documents of a user, and all that was made of them. Cannot be undone."""
+        checked_user(user_id)
+
+        def erase(knowledge: Knowledge) -> Erasure:
+            documents = len(self._library.live(user_id))
+            chunks = self._library.erase(user_id, lambda: knowledge.remove(knowledge.documents.keys()))
+            return Erasure(user_id, documents, chunks)
+
+        erasure = await self._shelves.change(user_id, erase)
+        self._indexer.forget(user_id)
+        return erasure
+
+    # -- below -----------------------------------------------------------------------------------------------
+
+    async def _emit(self, event: str, data: dict[str, Any]) -> None:
+        if self._context is not None:
+            await self._context.emit(event, data)
