@@ -110,6 +110,7 @@ RULES: Mapping[str, ModuleRules] = {
     "memory": ModuleRules(
         methods={
             "consolidate_memories": _USER,
+            "delete_memory": _OWN,
             "erase_user": _USER,
             "export_user": _USER_AGAIN,
             "get_context_window": _USER_AGAIN,

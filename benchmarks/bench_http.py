@@ -100,11 +100,16 @@ async def first_words(serving: Serving, sessions: Sequence[str]) -> float:
     times: list[float] = []
 
     async def client(number: int, session_id: str) -> None:
-        for _ in range(max(3, _STREAMS_MEASURED // len(sessions))):
+        for _ in range(streams_each(len(sessions))):
             times.append(await _first_word(serving.port, session_id, f"user{number}"))
 
     await asyncio.gather(*(client(number, session_id) for number, session_id in enumerate(sessions)))
     return statistics.median(times) * 1e3
+
+
+def streams_each(clients: int) -> int:
+    """How many streams each of so many clients reads in `first_words`."""
+    return max(3, _STREAMS_MEASURED // clients)
 
 
 async def _first_word(port: int, session_id: str, user_id: str) -> float:

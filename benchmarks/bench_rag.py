@@ -177,7 +177,8 @@ def _lancedb(place: Path, vectors: Vectors, queries: Vectors, runs: int) -> list
     table = lancedb.connect(str(place)).create_table("t", rows)
 
     def ask(number: int) -> Any:
-        query = table.search(queries[number % len(queries)]).distance_type("dot").limit(_TOP).select(["id", "_distance"])
+        query = table.search(queries[number % len(queries)]).distance_type("dot").limit(_TOP)
+        query = query.select(["id", "_distance"])
         return query.to_arrow()["id"].to_pylist()
 
     spans = median(timed(ask, len(queries)) for _ in range(runs))

@@ -45,14 +45,23 @@ class Load:
 
 def run(port: int, path: str = "/", *, connections: int, seconds: float, script: str = "") -> Load:
     """Requests of *path*, or of what *script* (Lua) makes of each, by so many connections, each waiting for its
-    answer. Raises RuntimeError, and FileNotFoundError where wrk is not installed."""
+    answer. wrk counts whole seconds. Raises RuntimeError, and FileNotFoundError where wrk is not installed."""
     program = shutil.which("wrk")
     if program is None:
         raise FileNotFoundError("wrk is not installed: apt-get install wrk")
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script + _REPORT)
         file.flush()
-        command = [program, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", file.name]
+        command = [
+            program,
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "30s",
+            "-s",
+            file.name,
+        ]
         command.append(f"http://127.0.0.1:{port}{path}")
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])

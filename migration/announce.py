@@ -24,6 +24,7 @@ from migration.cutover_steps import Ending
 from migration.durable import replace_file
 from migration.state import RefusedError, State
 from migration.templating import TemplateBroken, page
+from migration.unit import printable
 from migration.v2.read import SourceError
 from modules.core.layout import component
 
@@ -49,13 +50,13 @@ class Mail:
 
     def eml(self, sender: str, when: datetime) -> bytes:
         message = EmailMessage(policy=SMTP)
-        message["Subject"] = self.subject
+        message["Subject"] = printable(self.subject)
         if sender:
             message["From"] = sender
         if self.to:
             message["To"] = self.to
         message["Date"] = when
-        message.set_content(self.body)
+        message.set_content(printable(self.body))
         return message.as_bytes()
 
 

@@ -3,7 +3,7 @@
     forward   prepare, back up, back-fill, fence, final sync, verify, SWITCH, start new, health, finish
     back      release, start old, finish                        before the point of no return: nothing was switched
     rollback  fence new, check v2, restore, RETURN, start old, finish           after it: v2 gets what was written since
-    resume    resume, start old, start new, health, finish   a rollback is given up before its return: the new side serves
+    resume    resume, start old, start new, health, finish   a rollback given up before its return: the new side serves
 
 The point of no return is the intent to switch. It is on disk before anybody is sent to the new side, so whoever reads
 the journal later knows whether the new side may have been written to.

@@ -89,7 +89,9 @@ class LegacyDocuments:
         record = source_object(json_file(entry))
         if isinstance(record, str):
             raise ValueError(f"a document's metadata is no JSON: {record}")
-        facts = DocumentFacts(user_id, session_id, old_id, path, "G6", record, len(data), sha256(data).hexdigest(), None)
+        facts = DocumentFacts(
+            user_id, session_id, old_id, path, "G6", record, len(data), sha256(data).hexdigest(), None
+        )
         home = f"{HOME}/{facts.id}"
         with self._store.locks.held(f"document\0{facts.id}"):
             self._files.write(f"{home}/original{_extension(old_id)}", data, fsync=True)
@@ -191,8 +193,9 @@ class LegacyContexts:
         self._store = store
         self._files = store.files
 
-    def replace(self, user_id: str, session_id: str, context: Mapping[str, Any]) -> None:
+    def replace(self, user_id: str, session_id: str, context: Mapping[str, Any]) -> bool:
         self._store.write_object(f"{below(_CONTEXTS, user_id, session_id)}/context.json", dict(context))
+        return True
 
     def read(self, user_id: str, session_id: str) -> Record | None:
         return self._store.read_object(f"{below(_CONTEXTS, user_id, session_id)}/context.json")
@@ -234,5 +237,3 @@ def _extension(name: str) -> str:
 
 def _size(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
-
-

@@ -10,13 +10,12 @@ from itertools import islice
 from typing import Any
 
 from migration.definitions import PanelFacts, panel_metadata
-from migration.embed import SourceObject, source_object
+from migration.embed import SourceObject, object_json, source_object, value_json
 from migration.legacy_people import LegacyPeople, snapshots
 from migration.legacy_sessions import message_fields
 from migration.legacy_store import LegacyStore, Record, below, decoded, json_file
-from modules.core.errors import NotFound
+from modules.core.errors import NotFound, StorageError
 from modules.core.layout import component
-from modules.text_chat.raw_object import RawObject
 
 log = logging.getLogger(__name__)
 
@@ -130,20 +129,23 @@ class LegacyPanels:
                 decisions = []
             if not isinstance(decisions, list):
                 raise ValueError(f"decisions.json of panel {panel_id!r} is no list; it is left as it is")
-            document = RawObject.parse(self._files.read(f"{home}/metadata.json"))
-            legacy = document.get("legacy")
-            named = list(legacy.get("insights") or []) if isinstance(legacy, dict) else []
-            # In one order with their names in `legacy`, and all that has no name after those that have one.
+            metadata = _object(self._files.read(f"{home}/metadata.json"))
+            legacy = _object(metadata.raw_object("legacy"))
+            stored = legacy.value.get("insights")
+            named = [str(one) for one in stored] if isinstance(stored, list) else []
+            # In one order with their names in `legacy`; what has no name stands after those that have one.
             if name in named:
                 decisions[named.index(name)] = dict(insight)
             else:
                 decisions.insert(len(named), dict(insight))
                 named.append(name)
             self._store.write_object(f"{home}/decisions.json", decisions)
-            changes: Record = {"decisions": len(decisions), "updated_at": self._store.now().isoformat()}
-            if isinstance(legacy, dict):
-                changes["legacy"] = {**legacy, "insights": named}
-            self._files.write(f"{home}/metadata.json", document.replaced(**changes).to_bytes(), fsync=True)
+            changes = {
+                "decisions": b"%d" % len(decisions),
+                "updated_at": value_json(self._store.now().isoformat()),
+                "legacy": _edited(legacy, {"insights": value_json(named)}, indent=False),
+            }
+            self._files.write(f"{home}/metadata.json", _edited(metadata, changes, indent=True), fsync=True)
         return True
 
     def _ensure(self, panel_id: str) -> None:
@@ -152,6 +154,20 @@ class LegacyPanels:
         with self._store.locks.held(_lock(panel_id)):
             if not self._files.exists(f"{below(ROOT, panel_id)}/metadata.json"):
                 self._write_lists(panel_id, None, ())
+
+
+def _object(data: bytes) -> SourceObject:
+    found = source_object(data)
+    if isinstance(found, str):
+        raise StorageError(f"a panel's metadata.json is damaged and is left as it is: {found}")
+    return found
+
+
+def _edited(found: SourceObject, changes: Mapping[str, bytes], *, indent: bool) -> bytes:
+    """The object with some members new; the others keep their bytes, which the way back to v2 needs."""
+    kept = [(name, changes.get(name) or found.raw_of(name) or b"null") for name in found.value]
+    new = [(name, value) for name, value in changes.items() if name not in found.value]
+    return object_json(kept + new, indent=indent)
 
 
 def _lock(panel_id: str) -> str:

@@ -135,7 +135,7 @@ class LegacyPeople:
             if found is None:
                 continue
             declared = (found.get("metadata") or {}).get("declared_id", name)
-            if name == persona_id or declared in (persona_id, name) and "legacy" in found:
+            if name == persona_id or (declared in (persona_id, name) and "legacy" in found):
                 return name
         return None
 

@@ -146,33 +146,35 @@ class LegacySessions:
             self._files.write(key, document.to_bytes(), fsync=True)
         return True
 
+    def ids(self, user_id: str) -> list[str]:
+        """Of all sessions that have messages or were made, the highest first."""
+        names = self._store.names_below(f"{ROOT}/{component(user_id)}", "metadata.json", "id")
+        return sorted((name for _, name in names), reverse=True)
+
     def listed(self, user_id: str, offset: int = 0, limit: int | None = None) -> list[Record]:
         """Sessions, the highest id first; *limit* None for all."""
-        names = self._store.names_below(f"{ROOT}/{component(user_id)}", "metadata.json", "id")
-        ids = sorted((name for _, name in names), reverse=True)
-        found = (record for one in ids if (record := self.record(user_id, one)) is not None)
+        found = (record for one in self.ids(user_id) if (record := self.record(user_id, one)) is not None)
         return list(islice(found, offset, None if limit is None else offset + limit))
 
     def delete(self, user_id: str, session_id: str) -> str | None:
-        """Put the session away; the stamp of its archive, or None where nothing was there or no archive is wanted."""
+        """Put the session's chat away; where its archive stands, or None where none is wanted."""
         home = session_dir(user_id, session_id)
         with self._store.locks.held(_lock(user_id, session_id)):
-            if not self._store.settings.backup_before_delete or not self._files.list(f"{home}/"):
+            if not self._store.settings.backup_before_delete:
                 self._files.delete_tree(home)
                 return None
-            self._write_implied(user_id, session_id)  # where a crash has left a session's files without it
-            moment = self._store.now()
-            while True:
-                stamp = f"{moment:%Y%m%d_%H%M%S}"
-                archive = below("text_chat/archive", user_id, session_id) + f"/{stamp}"
-                if not self._files.list(f"{archive}/"):
-                    break
+            moment, archives = self._store.now(), below("text_chat/archive", user_id, session_id)
+            while self._files.list(f"{archives}/{moment:%Y%m%d_%H%M%S}/"):
                 moment += timedelta(seconds=1)
+            archive = f"{archives}/{moment:%Y%m%d_%H%M%S}"
+            if not self._files.list(f"{home}/"):
+                return archive
+            self._write_implied(user_id, session_id)  # where a crash has left a session's files without it
             self._files.rename(home, archive)
             key = f"{archive}/metadata.json"
             document = RawObject.parse(self._files.read(key)).replaced(active=False, archived_at=moment.isoformat())
             self._files.write(key, document.to_bytes(), fsync=True)
-            return stamp
+            return archive
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -234,13 +236,10 @@ class LegacySessions:
 
     def search(self, user_id: str, query: str, session_ids: Sequence[str] | None) -> list[Record]:
         """Messages that hold *query*, whatever the case, of the sessions named or of all, the newest session first."""
-        if session_ids is None:
-            names = self._store.names_below(f"{ROOT}/{component(user_id)}", "metadata.json", "id")
-            session_ids = sorted((name for _, name in names), reverse=True)
         wanted = query.lower()
         found = (
             message
-            for session_id in session_ids
+            for session_id in (self.ids(user_id) if session_ids is None else session_ids)
             for message in self.messages(user_id, session_id)
             if wanted in message["content"].lower()
         )
@@ -298,4 +297,3 @@ def check_id(name: str, value: object) -> str:
     if not value:
         raise ValueError(f"{name} must not be empty")
     return value
-

@@ -11,10 +11,9 @@ from typing import Any, Self
 from config.load import load_settings
 from modules.core.errors import ConfigurationError
 
-DOCUMENT_EXTENSIONS = frozenset(
-    (".pdf", ".txt", ".md", ".json", ".csv", ".doc", ".docx", ".rtf", ".odt")
-    + (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
-)
+_TEXT_FILES = (".pdf", ".txt", ".md", ".json", ".csv", ".doc", ".docx", ".rtf", ".odt")
+_IMAGE_FILES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
+DOCUMENT_EXTENSIONS = frozenset((*_TEXT_FILES, *_IMAGE_FILES))
 
 # Field -> where an old configuration says it: section and name; then the name in the flat form of version 1.
 _PLACES: Mapping[str, tuple[str, str, str]] = {

@@ -37,6 +37,7 @@ from .app import create_app
 from .high_throughput import seconds_to_leave
 from .ingress import Ingress, most_in_hand
 from .joining import join_or_start, was_replaced
+from .logs import log_as_json
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ class Replica:
         self._settings = settings
         self._incarnation = ""
         instance = ray_serve.get_replica_context().replica_id.unique_id
+        # To the process's own file among Ray's logs, or where a container's output goes.
+        log_as_json()
         self._app = create_app(self._join, settings, instance=instance)
         _keep_to_own_address()
 
@@ -228,7 +231,10 @@ async def _end_streams_in(seconds: float) -> None:
 
 
 def _tell_replicas(seconds: float) -> None:
-    ray_serve.get_app_handle(NAME).broadcast("end_streams_in", seconds).results(timeout_s=_ASK_S)
+    async def tell() -> None:
+        await ray_serve.get_app_handle(NAME).broadcast("end_streams_in", seconds).results_async(timeout_s=_ASK_S)
+
+    asyncio.run(tell())
 
 
 # In a process that ends with it: whoever has spoken to replicas goes on listening to Serve's controller, and Ray

@@ -48,8 +48,10 @@ def seconds_to_leave(http: Http) -> float:
 
 def environment(http: Http, places: Places, *, cores: int) -> dict[str, str]:
     """The variables for Serve's processes on one machine, and for the one that starts them."""
+    # A line of the log for each request; left alone, Ray lets a process's file grow for ever.
+    logs = {"RAY_ROTATION_MAX_BYTES": str(100 << 20), "RAY_ROTATION_BACKUP_COUNT": "5"}
     if not http.high_throughput:
-        return {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
+        return {**logs, "RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
     longest = ceil(http.max_stream_seconds) + _MARGIN_S
     files = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
@@ -58,6 +60,7 @@ def environment(http: Http, places: Places, *, cores: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
     }
     return {
+        **logs,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(places.program),

@@ -89,6 +89,18 @@ class Bank:
             self._drop(identity)
         return item
 
+    def erase(self, identity: Identity) -> MemoryItem | None:
+        """As `forget`, and no byte of the item is left in the journal."""
+        item = self._items.get(identity)
+        if item is not None:
+            self._drop(identity)
+            try:
+                self._rewrite()
+            except BaseException:
+                self._keep(item)
+                raise
+        return item
+
     def expire(self, now: float) -> list[MemoryItem]:
         """Forget what has expired, and return it."""
         expired = []
@@ -129,10 +141,14 @@ class Bank:
         if self._files is None:
             return
         if self._lines > _SMALL_JOURNAL + 2 * len(self._items):
-            self._files.write(self._key, b"".join(_encoded(item.to_dict()) for item in self._items.values()))
-            self._lines = len(self._items)
+            self._rewrite()
         self._files.append(self._key, data)
         self._lines += lines
+
+    def _rewrite(self) -> None:
+        if self._files is not None:
+            self._files.write(self._key, b"".join(_encoded(item.to_dict()) for item in self._items.values()))
+            self._lines = len(self._items)
 
     def _load(self, files: FlatFiles) -> None:
         try:

@@ -203,6 +203,20 @@ class MemoryModule:
         await self._emit_retrieved(user_id, [item] if item else [])
         return item
 
+    async def delete_memory(
+        self,
+        key: str,
+        memory_type: str = SHORT_TERM,
+        *,
+        user_id: str = "",
+        session_id: str | None = None,
+        agent_id: str | None = None,
+    ) -> bool:
+        """Take away what is under *key* in just this scope, from the disk too. False when there is nothing."""
+        check_memory_type(memory_type)
+        scope = Scope(user_id, session_id, agent_id)
+        return await self._alone(user_id, lambda memories: memories.erase(scope, key, memory_type)) is not None
+
     async def search_memories(
         self,
         query: str,

@@ -78,6 +78,13 @@ class UserMemories:
     def use(self, item: MemoryItem, now: float) -> MemoryItem:
         return self.bank(item.memory_type).use(item.identity, now) or item
 
+    def erase(self, scope: Scope, key: str, memory_type: str) -> MemoryItem | None:
+        """Takes away the item of just this scope, with every trace of it."""
+        item = self.bank(memory_type).erase((key, scope.session_id, scope.agent_id))
+        if item is not None:
+            self._unlearn(item)
+        return item
+
     def expire(self, now: float) -> list[MemoryItem]:
         expired = [item for bank in self._banks.values() for item in bank.expire(now)]
         for item in expired:

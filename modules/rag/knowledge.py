@@ -20,7 +20,7 @@ import numpy as np
 
 from .filters import Filter
 from .fusion import fused
-from .nearness import Vectors
+from .nearness import Ids, Vectors
 from .part import Part, PartDamaged, Places, remove
 from .passages import Card, Chunk, Citation, Passage
 from .words import Terms, rarity
@@ -28,6 +28,8 @@ from .words import Terms, rarity
 log = logging.getLogger(__name__)
 
 PART_ROWS = 2048
+_ALMOST = 0.75
+_MEASURED_AGAIN, _LEAST_MEASURED_AGAIN = 4, 40
 _CANDIDATES = 100  # of each ranking, that fusion looks at; what is beyond has no weight left
 
 
@@ -132,7 +134,7 @@ class Knowledge:
             else:
                 part.add(cards, chunks, vectors)
             if len(part) >= PART_ROWS:
-                part.seal()
+                part.seal(is_full=True)
 
     def remove(self, documents: Collection[str]) -> int:
         """Take documents out, with every byte of them. Returns how many chunks went."""
@@ -161,7 +163,7 @@ class Knowledge:
     def close(self) -> None:
         """Write what makes the next opening fast."""
         for part in self._parts:
-            part.seal()
+            part.seal(is_full=_is_full(part))
 
     # -- searching -------------------------------------------------------------------------------------------
 
@@ -216,13 +218,28 @@ class Knowledge:
         self, parts: Sequence[Part], vector: Vectors, limit: int, model: str | None, allowed: Set[str] | None
     ) -> list[tuple[_Found, float]]:
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
-        scored: list[tuple[float, int, int]] = []
+        # More than is wanted: where an index is a near one, what is wanted is among that.
+        depth = max(_MEASURED_AGAIN * limit, _LEAST_MEASURED_AGAIN)
+        near: list[tuple[Vectors, Ids, int]] = []
+        to_measure = set()
         for number, part in enumerate(parts):
             if part.model == model and part.dimension == query.shape[1]:
-                similarities, ids = part.nearest(query, limit, allowed)
-                scored += zip(similarities.tolist(), [number] * len(ids), ids.tolist(), strict=True)
-        best = heapq.nsmallest(limit, scored, key=lambda one: (-one[0], one[1], one[2]))
-        return [(_Found(part, id_), similarity) for similarity, part, id_ in best]
+                some, ids, are_true = part.nearest(query, depth, allowed)
+                near.append((some, ids, number))
+                if not are_true:
+                    to_measure.add(number)
+        if not near:
+            return []
+        similarities = np.concatenate([one for one, _, _ in near])
+        ids = np.concatenate([one for _, one, _ in near])
+        owners = np.repeat([number for _, _, number in near], [len(one) for _, one, _ in near])
+        best = np.argsort(-similarities, kind="stable")[:depth]
+        similarities, ids, owners = similarities[best], ids[best], owners[best]
+        for number in to_measure.intersection(owners.tolist()):
+            own = owners == number
+            similarities[own] = parts[number].similarities(query, ids[own])
+        order = np.argsort(-similarities, kind="stable")[:limit]
+        return [(_Found(int(owners[at]), int(ids[at])), float(similarities[at])) for at in order]
 
     def _by_words(
         self, parts: Sequence[Part], query: str, limit: int, allowed: Set[str] | None
@@ -252,6 +269,8 @@ class Knowledge:
 
     def _take_out(self, part: Part, documents: Set[str]) -> int:
         rest = part.without(documents, self._fresh_name())
+        if rest is not None and _is_full(rest):
+            rest.seal(is_full=True)
         self._parts = tuple(one for one in self._parts if one is not part) + ((rest,) if rest is not None else ())
         remove(self._places, part.name)
         return len(part) - (len(rest) if rest is not None else 0)
@@ -266,6 +285,11 @@ class Knowledge:
 
     def _fresh_name(self) -> str:
         return f"{prefix_of(self.user_id)}{self._new_id()[:12]}"
+
+
+def _is_full(part: Part) -> bool:
+    """Whether it is worth while to search it by a near index: it is added to seldom, if at all."""
+    return len(part) >= PART_ROWS * _ALMOST
 
 
 def prefix_of(user_id: str) -> str:

@@ -1,9 +1,12 @@
 """The vectors of one part: the file that holds them, and the faiss index that searches them.
 
 ``vectors.npy`` is the truth: float32, shape (rows, dimension), any numpy reads it at any time. Rows are appended in
-place: first the numbers, then the header that counts them, which fits in one sector. Search is exact (inner product
-over a flat index, under ids that are never used twice); the index of a part that nobody adds to is mapped from
-``index.faiss``, so its memory is the page cache's, and one that is added to is held in memory.
+place: first the numbers, then the header that counts them, which fits in one sector.
+
+A part that is added to is searched by a flat index in memory, which is exact. One that is full has ``index.faiss``: its
+vectors with 8 bits a number (a quarter of the memory traffic, which is what a search costs), mapped from the file, so
+that its memory is the page cache's. What that index finds is measured again by the vectors themselves (`products`);
+`benchmarks.bench_rag` shows that nothing is lost by it. All indices go by ids that are never used twice.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +28,19 @@ Ids = npt.NDArray[np.int64]
 
 VECTORS, INDEX = "vectors.npy", "index.faiss"
 _HEADER_BYTES = 128
+_LEAST_TRAINED_ROWS = 256  # fewer say too little of the range of numbers that 8 bits are to cover
 
 
 class VectorsDamaged(Exception):
     """The file holds fewer rows than were committed, or is no such file."""
+
+
+class _Use(NamedTuple):
+    """The index that is searched: all of it at once, for it is replaced while searches go on."""
+
+    index: Any
+    is_mapped: bool
+    is_exact: bool
 
 
 class PartVectors:
@@ -44,7 +56,8 @@ class PartVectors:
         # faiss: "searching during add is unsafe" for an index in memory.
         self._lock = Lock()
         self._check()
-        self._index, self._is_mapped = self._opened()
+        self._use = self._opened()
+        self._mapped = self.rows() if len(ids) else np.empty((0, dimension), np.float32)
 
     @classmethod
     def write(cls, directory: Path, vectors: Vectors) -> None:
@@ -61,6 +74,12 @@ class PartVectors:
             self._path, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(len(self._ids), self.dimension)
         )
         return mapped
+
+    def products(self, query: Vectors, ids: Ids) -> Vectors:
+        """The true inner products of *query*, shape (1, dimension), with the rows of some ids that were found."""
+        rows: Vectors = self._mapped[np.searchsorted(self._ids, ids)]
+        found: Vectors = rows @ query[0]
+        return found
 
     def append(self, vectors: Vectors, ids: Ids) -> None:
         """Rows for new ids, on the disk when this returns."""
@@ -79,37 +98,42 @@ class PartVectors:
             os.fsync(file.fileno())
         self._own_index()
         with self._lock:
-            self._index.add_with_ids(rows, ids)
+            self._use.index.add_with_ids(rows, ids)
         self._ids = np.concatenate([self._ids, ids])
+        self._mapped = self.rows()
 
-    def search(self, query: Vectors, limit: int, among: Ids | None = None) -> tuple[Vectors, Ids]:
+    def search(self, query: Vectors, limit: int, among: Ids | None = None) -> tuple[Vectors, Ids, bool]:
         """Inner products and ids of the *limit* rows nearest to *query*, shape (1, dimension), nearest first; of the
-        ids *among* alone where given."""
+        ids *among* alone where given. And whether these are the true inner products, or near ones that order alike."""
         if among is None:
             return self._searched(query, limit, None)
         if not len(among):
-            return np.empty(0, np.float32), np.empty(0, np.int64)
+            return np.empty(0, np.float32), np.empty(0, np.int64), True
         selector = self._faiss.IDSelectorBatch(among)
         return self._searched(query, limit, self._faiss.SearchParameters(sel=selector))
 
-    def seal(self) -> None:
-        """Write ``index.faiss``, and search it from there."""
-        if self._is_mapped:
+    def seal(self, *, is_full: bool) -> None:
+        """Write ``index.faiss``, and search it from there. That of a part that *is_full* is the near one."""
+        if self._use.is_mapped and not (is_full and self._use.is_exact):
             return
+        index = self._use.index
+        if is_full and len(self._ids) >= _LEAST_TRAINED_ROWS:
+            index = self._quantized()
         temporary = self._index_path.with_name(".tmp-" + INDEX)
         with self._lock:
-            self._faiss.write_index(self._index, str(temporary))
+            self._faiss.write_index(index, str(temporary))
         temporary.replace(self._index_path)
-        self._index, self._is_mapped = self._opened()
+        self._use = self._opened()
 
-    def _searched(self, query: Vectors, limit: int, params: Any) -> tuple[Vectors, Ids]:
-        if self._is_mapped:
-            products, ids = self._index.search(query, limit, params=params)
+    def _searched(self, query: Vectors, limit: int, params: Any) -> tuple[Vectors, Ids, bool]:
+        use = self._use
+        if use.is_mapped:
+            products, ids = use.index.search(query, limit, params=params)
         else:
             with self._lock:
-                products, ids = self._index.search(query, limit, params=params)
+                products, ids = use.index.search(query, limit, params=params)
         found = ids[0] >= 0
-        return products[0][found], ids[0][found]
+        return products[0][found], ids[0][found], use.is_exact
 
     def _check(self) -> None:
         wanted = _HEADER_BYTES + len(self._ids) * self.dimension * 4
@@ -129,24 +153,31 @@ class PartVectors:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _opened(self) -> tuple[Any, bool]:
-        """The index, and whether it is mapped: from its file where that has the committed rows."""
+    def _opened(self) -> _Use:
+        """The index from its file where that has the committed rows, else a flat one in memory."""
         if self._index_path.is_file():
             with suppress(RuntimeError):  # faiss's, for a file that it cannot read: it is made again
                 index = self._faiss.read_index(str(self._index_path), self._faiss.IO_FLAG_MMAP_IFC)
                 if index.ntotal == len(self._ids) and index.d == self.dimension:
-                    return index, True
-        return self._built(), False
+                    inner = self._faiss.downcast_index(index.index)
+                    return _Use(index, True, isinstance(inner, self._faiss.IndexFlat))
+        return _Use(self._built(self._faiss.IndexFlatIP(self.dimension)), False, True)
 
-    def _built(self) -> Any:
-        index = self._faiss.IndexIDMap2(self._faiss.IndexFlatIP(self.dimension))
+    def _quantized(self) -> Any:
+        quantizer = self._faiss.ScalarQuantizer.QT_8bit_uniform
+        index = self._faiss.IndexScalarQuantizer(self.dimension, quantizer, self._faiss.METRIC_INNER_PRODUCT)
+        index.train(np.ascontiguousarray(self.rows()))
+        return self._built(index)
+
+    def _built(self, inner: Any) -> Any:
+        index = self._faiss.IndexIDMap2(inner)
         if len(self._ids):
             index.add_with_ids(np.ascontiguousarray(self.rows()), self._ids)
         return index
 
     def _own_index(self) -> None:
-        if self._is_mapped:
-            self._index, self._is_mapped = self._built(), False
+        if self._use.is_mapped:
+            self._use = _Use(self._built(self._faiss.IndexFlatIP(self.dimension)), False, True)
 
 
 def _header(rows: int, dimension: int) -> bytes:

@@ -261,10 +261,11 @@ class Part:
         self._rows = self._rows.and_then(outlines, offsets)
         self.commit = commit
 
-    def seal(self) -> None:
-        """Write the search index of the vectors beside them, and use it from there."""
+    def seal(self, *, is_full: bool) -> None:
+        """Write the search index of the vectors beside them, and use it from there. Nothing is added to one that
+        *is_full*."""
         if self._vectors is not None:
-            self._vectors.seal()
+            self._vectors.seal(is_full=is_full)
 
     # -- searching and reading -------------------------------------------------------------------------------
 
@@ -279,16 +280,22 @@ class Part:
     def dimension(self) -> int | None:
         return self.commit.dimension
 
-    def nearest(self, query: Vectors, limit: int, documents: Set[str] | None) -> tuple[Vectors, Ids]:
-        """Similarities and ids of the chunks nearest to *query*, of *documents* alone where given."""
+    def nearest(self, query: Vectors, limit: int, documents: Set[str] | None) -> tuple[Vectors, Ids, bool]:
+        """Similarities and ids of the chunks nearest to *query*, of *documents* alone where given. And whether the
+        similarities are the true ones, which else `similarities` has."""
         if self._vectors is None:
-            return np.empty(0, np.float32), np.empty(0, np.int64)
+            return np.empty(0, np.float32), np.empty(0, np.int64), True
         among = None
         if documents is not None and not self.cards.keys() <= documents:
             rows = self._rows
             wanted = [ordinal for ordinal, name in enumerate(rows.names) if name in documents]
             among = rows.ids[np.isin(rows.owners, wanted)]
         return self._vectors.search(query, limit, among)
+
+    def similarities(self, query: Vectors, ids: Ids) -> Vectors:
+        """The true similarities of chunks that `nearest` has found."""
+        assert self._vectors is not None
+        return self._vectors.products(query, ids)
 
     def with_words(
         self, terms: Sequence[WeightedTerm], limit: int, documents: Set[str] | None

@@ -16,7 +16,7 @@ from modules.core.errors import NotFound
 from serve.json_response import Json
 from serve.pages import Id, Query, listed, most_items
 from serve.paths import PathId
-from serve.schemas import Answer, Body, Page, Words
+from serve.schemas import Answer, Body, Deleted, Page, Words
 from serve.serving import CallerNow, ServingNow, running
 
 router = APIRouter(tags=["memories"])
@@ -165,6 +165,25 @@ async def recall_memory(
     if item is None:
         raise NotFound(f"user {user_id!r} has no {query.memory_type} memory {key!r}")
     return Json(item.to_dict())
+
+
+@router.delete("/v1/memories/{key}", response_model=Deleted)
+async def delete_memory(
+    key: PathId, query: Annotated[ScopeQuery, InQuery()], memory: Memory, caller: CallerNow
+) -> Json:
+    """Forget what is under a key in just the session and agent that are named, or in none; from the disk too."""
+    user_id = caller.needing_user(query.user_id)
+    was_there = await memory.ask(
+        "delete_memory",
+        key,
+        query.memory_type,
+        user_id=user_id,
+        session_id=query.session_id,
+        agent_id=query.agent_id,
+    )
+    if not was_there:
+        raise NotFound(f"user {user_id!r} has no {query.memory_type} memory {key!r}")
+    return Json({"object": "deleted", "id": key, "deleted": True})
 
 
 @router.post("/v1/consolidations", response_model=ConsolidationOut)

@@ -441,12 +441,13 @@ async def test_a_second_signal_ends_it_at_once_and_keeps_what_there_is_of_an_ans
         assert partial["content"].startswith("word0 word1 word2 ")
 
 
-async def test_serves_default_mode_and_a_stream_that_outlasts_the_stop(tmp_path: Path) -> None:
-    with serving(tmp_path, high_throughput=False, shutdown_seconds=2) as server:
+@pytest.mark.parametrize("high_throughput", [True, False])
+async def test_a_stream_that_outlasts_the_stop_is_ended_in_order(tmp_path: Path, high_throughput: bool) -> None:
+    with serving(tmp_path, high_throughput=high_throughput, shutdown_seconds=2) as server:
         server.model.words = 10_000
         found = server.listeners()
         assert [one for one in found if not one.is_loopback] == []
-        assert not any("haproxy" in one.title for one in found)
+        assert any("bin/haproxy" in one.title for one in found) is high_throughput
         text = ""
         async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
             session_id = await new_session(client, "kim")
@@ -459,6 +460,7 @@ async def test_serves_default_mode_and_a_stream_that_outlasts_the_stop(tmp_path:
         name, told = events(text)[-1]
         assert name == "error", "its reader is told"
         assert told["error"]["code"] == "unavailable"
+        assert "not told" not in server.command.stderr
         assert await asyncio.to_thread(server.command.wait, 60) == 0, server.command.stderr
         [path] = server.base.glob(f"text_chat/sessions/*/{session_id}/messages.jsonl")
         _, partial = (json.loads(line) for line in path.read_bytes().splitlines())

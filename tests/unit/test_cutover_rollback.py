@@ -58,6 +58,7 @@ def test_the_tree_that_v2_had_is_kept(world: World) -> None:
     assert (kept / "users/ada" / SESSION / "messages.jsonl").read_bytes().count(b"\n") == 2
 
 
+@pytest.mark.slow
 def test_sigkill_at_every_step_of_a_rollback_leaves_a_way_on(tmp_path: Path) -> None:
     fatal = 0
     while True:
@@ -110,6 +111,7 @@ def test_a_rollback_that_was_begun_can_still_accept_that(tmp_path: Path) -> None
     assert world.served_by() is Side.OLD
 
 
+@pytest.mark.slow
 def test_a_rollback_can_be_given_up_at_every_step_before_v2_serves(tmp_path: Path) -> None:
     given_up = 0
     fatal = 0

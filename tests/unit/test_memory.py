@@ -446,6 +446,20 @@ async def test_an_erased_user_is_nowhere_in_the_data_and_others_stay(start, tmp_
     assert len(await memory.search_memories("canary", user_id="bob")) == 2
 
 
+@pytest.mark.parametrize("memory_type", ["short_term", "long_term"])
+async def test_a_deleted_item_is_nowhere_and_others_stay(start, tmp_path, memory_type):
+    memory = await start()
+    await memory.store_memory("k", "a telltale secret", memory_type, user_id="ann")
+    await memory.store_memory("k", "of the session", memory_type, user_id="ann", session_id="s")
+    assert await memory.delete_memory("k", memory_type, user_id="ann")
+    assert not await memory.delete_memory("k", memory_type, user_id="ann")
+    assert await memory.recall_memory("k", memory_type, user_id="ann") is None
+    assert await memory.search_memories("telltale", user_id="ann") == []
+    assert not any(b"telltale" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    again = await start()
+    assert (await again.recall_memory("k", memory_type, user_id="ann", session_id="s")).content == "of the session"
+
+
 async def test_more_users_than_are_held_in_memory_lose_nothing(start, monkeypatch):
     monkeypatch.setattr("modules.memory.memory._USERS_HELD", 3)
     memory = await start()

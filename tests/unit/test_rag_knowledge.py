@@ -144,6 +144,23 @@ async def test_indexing_anew_moves_a_document_whole(places: Places) -> None:
     assert (hit.citation.title, len(knowledge)) == ("new title", 11)
 
 
+async def test_a_full_part_is_searched_by_less_and_finds_the_same(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knowledge_module, "PART_ROWS", 400)
+    knowledge = Knowledge(places, "ann", (), new_hex)
+    texts = [f"word{number % 37} word{number % 41} word{number}" for number in range(1000)]
+    for start in range(0, 1000, 50):
+        knowledge.add([await document(f"d{start}", *texts[start : start + 50])], MODEL)
+    vectors = await HashedWords().embed(texts)
+    parts = [(places.directory(name) / "index.faiss").is_file() for name in names(places)]
+    assert parts.count(True) == 2
+    for query in vectors[::97]:
+        best = np.sort(vectors @ query)[::-1][:20]
+        found = knowledge.nearest(query, 20, MODEL, OPEN)
+        assert [one.score for one in found] == pytest.approx(best.tolist(), abs=1e-5)
+
+
 async def test_a_document_that_is_larger_than_a_part_has_one_of_its_own(places: Places) -> None:
     knowledge = await filled(places, 1)
     knowledge.add([await document("large", *(f"fig {number}" for number in range(30)))], MODEL)
@@ -243,7 +260,8 @@ async def test_a_reader_of_a_part_goes_on_while_it_is_replaced(places: Places) -
     knowledge.remove(["d0"])
     assert [chunk.text for chunk in held.chunks_of(["d0"])] == ["apple 0", "pear of 0"]
     vector = (await HashedWords().embed(["apple"]))[0]
-    assert len(held.nearest(vector.reshape(1, -1), 8, None)[1]) == 8
+    ids = held.nearest(vector.reshape(1, -1), 8, None)[1]
+    assert len(held.similarities(vector.reshape(1, -1), ids)) == 8
 
 
 def test_a_vector_file_that_is_too_short_is_not_taken(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def test_no_stream_is_cut_off_before_its_own_limit() -> None:
 
 def test_the_default_mode_is_asked_for_as_well() -> None:
     environ = environment(Http(high_throughput=False), PLACES, cores=2)
-    assert environ == {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
+    assert {name: value for name, value in environ.items() if name.startswith("RAY_SERVE_")} == {
+        "RAY_SERVE_ENABLE_HA_PROXY": "0",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0",
+    }
 
 
 def test_every_variable_is_text() -> None:

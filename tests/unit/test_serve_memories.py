@@ -32,6 +32,14 @@ async def test_what_is_stored_is_recalled_by_its_key(here: Served) -> None:
     assert missing.status_code == 404
 
 
+async def test_what_is_deleted_is_gone_for_its_own_user_alone(here: Served) -> None:
+    await remembered(here, "tea", "no milk")
+    assert (await here.client.delete("/v1/memories/tea", params={"user_id": "bob"})).status_code == 404
+    deleted = await here.client.delete("/v1/memories/tea", params={"user_id": "ada"})
+    assert deleted.json() == {"object": "deleted", "id": "tea", "deleted": True}
+    assert (await here.client.get("/v1/memories/tea", params={"user_id": "ada"})).status_code == 404
+
+
 async def test_memories_are_searched_best_first(here: Served) -> None:
     await remembered(here, "tea", "takes tea without milk")
     await remembered(here, "car", "drives a green car")
