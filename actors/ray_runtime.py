@@ -182,6 +182,8 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     # Nothing is reported to anybody, and the cluster's own logs stay in its session directory.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray notes every call for its dashboard, which does not run here: memory and time for nobody.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Left alone, Ray's workers give way to everything else on the machine; people wait for these.
     os.environ.setdefault("RAY_worker_niceness", "0")
     _listen_on_loopback(address is None or _is_here_alone(address))

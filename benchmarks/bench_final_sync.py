@@ -4,7 +4,8 @@ A store is migrated; then a share of its sessions gets a message each, and the r
 (``migrate run --final``: survey, carrying over, report), beside the validation that follows it in a cut-over. Each
 share is measured on the tree that the one before has left, so every row carries over what changed since.
 
-    python -m benchmarks.bench_final_sync [--users 1000 --sessions 20 --messages 20] [--workers 2] [--rounds 3] [--local]
+    python -m benchmarks.bench_final_sync [--users 1000 --sessions 20 --messages 20]
+        [--rounds 3] [--workers 2] [--local]
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             table = measured(args, Path(directory), syncer)
         finally:
             syncer.close()
-    print(machine, "", as_markdown([table]), sep="\n")
+    print(as_markdown((machine.table(), table)))
     return 0
 
 

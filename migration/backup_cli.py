@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ def register(commands: SubParsers, handled: Callable[[Command], Command]) -> Non
     restore.add_argument("name", metavar="NAME", help="one of `list`")
     restore.add_argument("--execute", action="store_true", help="really restore; without it, only verify the backup")
     prune.add_argument("--keep", required=True, type=int, metavar="N", help="how many stay, at least 1")
+    prune.add_argument("--older-than", type=float, metavar="DAYS", help="only those older than this")
     for parser, command in (
         (create, create_backup),
         (listing, list_backups),
@@ -89,7 +90,8 @@ def verify_backups(args: argparse.Namespace) -> int:
 
 
 def prune_backups(args: argparse.Namespace) -> int:
-    removed = RollbackManager(_backups(args)).prune(args.keep)
+    age = None if args.older_than is None else timedelta(days=args.older_than)
+    removed = RollbackManager(_backups(args)).prune(args.keep, age)
     _print(args, {"removed": removed}, "".join(f"removed {name}\n" for name in removed) or "nothing to remove\n")
     return CLEAN
 

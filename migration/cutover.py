@@ -21,7 +21,7 @@ from migration.cutover_journal import Journal
 from migration.cutover_options import Options, settings_json, settings_of
 from migration.cutover_report import write_report_of
 from migration.cutover_serving import Serving, Side
-from migration.cutover_steps import ENDING_OF, Ending, Event, Position, Step, Way
+from migration.cutover_steps import ENDING_OF, Ending, Event, Position, Step, Way, step_to_repeat
 from migration.cutover_sync import Syncer
 from migration.cutover_work import Tools, Work
 from migration.guards import check_same_run, check_source, check_target
@@ -97,14 +97,17 @@ class CutOver:
             if routes.default is Side.NEW or (options.users and set(options.users) <= routes.on_new):
                 raise CutOverRefused(f"{self.target}: serves already; the way back is `modchat migrate rollback`")
             self.journal.lay_by()
+            self.serving.prepare()
             data = {"settings": settings_json(settings), "options": options.to_json(), "routes": routes.to_json()}
             self._note(Event.BEGIN, "", data, cutover=at.cutover + 1)
             return self._run()
 
     def carry_on(self) -> Outcome:
-        """Goes on where the cut-over stands, on the way that it is on. Raises as `begin`."""
+        """Goes on where the cut-over stands, on the way that it is on: from the fence, when that was passed and nobody
+        serves yet, since the stopped side may have been started meanwhile. Raises as `begin`."""
         with self.journal.taken():
             self._insist_under_way("continue")
+            self._repeat()
             return self._run()
 
     def abort(self, reason: str = "the operator aborted it") -> Outcome:
@@ -137,7 +140,8 @@ class CutOver:
             self.check_roll_back()
             is_going = at.is_under_way and at.way is Way.ROLLBACK
             routes = self.serving.routes()
-            partial = routes.default is not Side.NEW and not self._all_were_moved(at)
+            was_fenced = (Way.FORWARD, Step.FENCE) in at.done
+            partial = not was_fenced or (routes.default is not Side.NEW and not self._all_were_moved(at))
             data = {"partial": partial, "routes": routes.to_json(), "accept_changed_old": accept_changed_old}
             if not is_going:
                 if not (partial or accept_changed_old):
@@ -145,6 +149,8 @@ class CutOver:
                 self._turn(Way.ROLLBACK, reason, data)
             elif accept_changed_old and at.turn is not None and (Way.ROLLBACK, Step.CHECK_OLD) not in at.done:
                 self._turn(Way.ROLLBACK, reason, {**at.turn.data, "accept_changed_old": True})
+            else:
+                self._repeat()
             return self._run()
 
     def check_roll_back(self) -> None:
@@ -183,7 +189,8 @@ class CutOver:
         reason = f"{step}: {error}" if str(error) else f"{step}: {type(error).__name__}"
         self._note(Event.FAILED, step, {"kind": type(error).__name__, "reason": reason})
         self._tell(f"failed: {reason}")
-        if way is Way.FORWARD and step in _GOES_BACK and not self._options().hold:
+        may_go_back = way is Way.FORWARD and step in _GOES_BACK and not self.position.is_past_return
+        if may_go_back and not self._options().hold:
             self._turn(Way.BACK, reason)
             return
         raise error
@@ -199,6 +206,12 @@ class CutOver:
 
     def _report(self) -> dict[str, Any]:
         return write_report_of(self.journal, self._now())
+
+    def _repeat(self) -> None:
+        step = step_to_repeat(self.position)
+        if step is not None:
+            self._tools.steps(f"again from {step}")
+            self._note(Event.AGAIN, step, {})
 
     def _turn(self, way: Way, reason: str, more: Mapping[str, Any] | None = None) -> None:
         self._tools.steps(f"turn {way}")

@@ -46,6 +46,9 @@ def answered(command: Command) -> Command:
     def run(args: argparse.Namespace) -> int:
         try:
             return command(args)
+        except KeyboardInterrupt:
+            sys.stderr.write("modchat: interrupted; `cutover status` or `backup recover` says where it stands\n")
+            return RETRY
         except tuple(kind for kind, _ in _EXIT_CODES) as error:
             sys.stderr.write(f"modchat: {'; '.join([str(error), *getattr(error, '__notes__', ())])}\n")
             return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))

@@ -144,7 +144,7 @@ def show_status(args: argparse.Namespace) -> int:
 
     _check_source(args)
     journal = Journal(os.path.abspath(args.to))
-    values = report_of(journal, datetime.now(UTC))
+    values = report_of(journal, datetime.now(UTC), losses=bool(args.html))
     if args.html:
         Path(args.html).write_text(html(values), encoding="utf-8", errors="backslashreplace")
     sys.stdout.write(_json(values) if args.json else text(values))

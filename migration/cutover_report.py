@@ -16,9 +16,9 @@ from migration.cutover_gates import Gate, Verdict, go
 from migration.cutover_hooks import MEANINGS, HookName
 from migration.cutover_journal import Journal
 from migration.cutover_options import Options, settings_of
+from migration.cutover_preflight import first_gates
 from migration.cutover_serving import Serving
 from migration.cutover_steps import ENDING_OF, ROUTES, Event, Position, Record, Step, Way
-from migration.cutover_work import first_gates
 from migration.durable import replace_file
 from migration.guards import check_same_run, check_source, check_target
 from migration.job import RunSettings
@@ -71,8 +71,10 @@ def plan_of(settings: RunSettings, options: Options) -> dict[str, Any]:
     }
 
 
-def report_of(journal: Journal, now: datetime) -> dict[str, Any]:
-    """The latest cut-over of a journal. Raises `RefusedError` when there is none."""
+def report_of(journal: Journal, now: datetime, *, losses: bool = True) -> dict[str, Any]:
+    """The latest cut-over of a journal; without *losses*, which take a walk of the new side, those are left out.
+
+    Raises `RefusedError` when there is none."""
     at = journal.position
     if at.begun is None:
         raise RefusedError(f"{journal.directory}: no cut-over was ever begun here")
@@ -103,7 +105,7 @@ def report_of(journal: Journal, now: datetime) -> dict[str, Any]:
         "downtime_s": _downtime(at),
         "backup": at.result(Step.BACK_UP).get("backup"),
         "way_back": _way_back(at),
-        "rollback_would_lose": _losses(settings.target),
+        "rollback_would_lose": _losses(settings.target) if losses else None,
     }
 
 
@@ -155,7 +157,7 @@ def text(values: Mapping[str, Any]) -> str:
         lines += [f"root of v2  {values['roots']['source']}", f"root of new {values['roots']['target']}"]
     if values["downtime_s"] is not None:
         lines.append(f"writing was stopped for {values['downtime_s']:.2f} s")
-    lines += [f"a rollback would lose: {row['what']}" for row in values["rollback_would_lose"]]
+    lines += [f"a rollback would lose: {row['what']}" for row in values["rollback_would_lose"] or ()]
     return "\n".join(lines) + "\n"
 
 

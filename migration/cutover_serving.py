@@ -120,8 +120,7 @@ class Serving:
 
         Raises `FencedError` while that is neither. Waits for no longer than it takes to set a route.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._writers, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = self._opened()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             side = self.side_of(user_id)
@@ -130,6 +129,22 @@ class Serving:
             yield side
         finally:
             os.close(descriptor)
+
+    def prepare(self) -> None:
+        """Makes what `writing` needs, so that applications of other users of the system need only read here. Raises
+        `TargetError`."""
+        try:
+            os.close(self._opened())
+            os.chmod(self._writers, 0o644)
+        except OSError as error:
+            raise TargetError.of(str(self.directory), self._writers.name, error) from error
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self._writers, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            return os.open(self._writers, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def set(self, routes: Routes) -> None:
         """Durably. Raises `TargetError`."""
@@ -143,7 +158,7 @@ class Serving:
     def wait_for_writers(self, timeout_s: float, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Returns when nobody writes any more who asked before the routes were set. Raises `WritersStay`."""
         end = time.monotonic() + timeout_s
-        descriptor = os.open(self._writers, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = self._opened()
         try:
             while True:
                 try:

@@ -64,6 +64,7 @@ class Event(StrEnum):
     DONE = "done"
     FAILED = "failed"
     TURN = "turn"
+    AGAIN = "again"
     END = "end"
 
 
@@ -158,6 +159,21 @@ def position_of(records: Iterable[Record]) -> Position:
     return position
 
 
+def step_to_repeat(at: Position) -> Step | None:
+    """The step from which another process does everything again before it goes on; None where it need not.
+
+    Between the end of one process and the start of the next, hours may lie, and a machine that started the stopped
+    side by itself. So what was found at rest is stopped and looked at again, as long as nobody serves in its place.
+    """
+    first, last = {
+        Way.FORWARD: (Step.FENCE, Step.START_NEW),
+        Way.ROLLBACK: (Step.FENCE_NEW, Step.RETURN),
+    }.get(at.way, (None, None))
+    if first is None or last is None or (at.way, first) not in at.done or (at.way, last) in at.done:
+        return None
+    return None if at.has_returned else first
+
+
 def _after(at: Position, record: Record) -> Position:
     if record.event is Event.BEGIN:
         return Position(record.cutover, begun=record)
@@ -171,6 +187,9 @@ def _after(at: Position, record: Record) -> Position:
         failure = None
     elif record.event is Event.FAILED:
         failure = record
+    elif record.event is Event.AGAIN:
+        undone = ROUTES[way][ROUTES[way].index(Step(record.step)) :]
+        done = {key: value for key, value in done.items() if key[0] is not way or key[1] not in undone}
     elif record.event is Event.TURN:
         way, ended, turn, failure = Way(record.data["way"]), None, record, None
         # A way that was gone before is gone again from its beginning.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,23 +20,20 @@ from migration.backup_manifest import Manifest, Unreadable
 from migration.cutover_gates import Gate, Verdict
 from migration.cutover_hooks import HookFailed, HookName, run_hook
 from migration.cutover_options import Options
+from migration.cutover_preflight import first_gates, waiting_in
 from migration.cutover_serving import Routes, Serving, Side
 from migration.cutover_steps import Position, Step, Way
 from migration.cutover_sync import Syncer
-from migration.dual_writer import WriteQueue
 from migration.guards import check_same_run, check_source, check_target
 from migration.job import RunSettings
 from migration.report import RunReport
 from migration.rollback import RollbackManager
-from migration.state import BusyError, RefusedError, State
+from migration.state import STATE_DIR, BusyError, RefusedError, State
 from migration.tree_swap import Replacement, inode_of, real
-from migration.v2.read import SourceError
 from migration.verify.report import write_report
 
 _BACKUP_ATTEMPTS = 3
 _HEALTH_PAUSE_S = 1.0
-_SPARE = 1.1
-_CHANGED_SHARE = 0.05
 
 
 class Vetoed(RefusedError):
@@ -182,6 +177,9 @@ class Work:
 
     def check_old(self) -> dict[str, Any]:
         """v2 has nothing that the new side lacks: it will be replaced by what is written from there."""
+        Replacement(steps=self.tools.steps, clock=self._now).recover(real(self.settings.source))
+        if self._kept_tree() is not None:
+            return {"skipped": "v2 was replaced already"}
         if self._turn("partial"):
             run, _ = self._sync_once(final=True)
             found = self._gates_of(run)
@@ -200,8 +198,8 @@ class Work:
         old = real(self.settings.source)
         replacement = Replacement(steps=self.tools.steps, clock=self._now)
         replacement.recover(old)
-        known = int(self.position.intents[Way.ROLLBACK, Step.RESTORE].data["inode"])
-        if (kept := _kept_tree(old, known)) is not None:
+        kept = self._kept_tree()
+        if kept is not None and not self._was_written_since(os.stat(old).st_ctime_ns):
             return {"kept": os.fspath(kept), "went_on": True}
         result: dict[str, Any] = {}
 
@@ -212,7 +210,8 @@ class Work:
 
         kept_now = replacement.replace(old, fill, lambda: None)
         figures = {name: value for name, value in result.items() if name not in ("source", "target")}
-        return {"kept": os.fspath(kept_now) if kept_now else None, **figures}
+        where = kept or kept_now
+        return {"kept": os.fspath(where) if where else None, **figures}
 
     def back_to_old(self) -> dict[str, Any]:
         self._route(Routes(Side.OLD))
@@ -292,6 +291,22 @@ class Work:
                     raise
         raise AssertionError("unreachable")
 
+    def _kept_tree(self) -> Path | None:
+        """The tree that v2 had before the rollback, once another one is in its place."""
+        begun = self.position.intents.get((Way.ROLLBACK, Step.RESTORE))
+        return None if begun is None else _kept_tree(real(self.settings.source), int(begun.data["inode"]))
+
+    def _was_written_since(self, then_ns: int) -> bool:
+        """Whether a file of the new side, but for what the migration notes of itself, was changed since."""
+        for name in os.listdir(self.settings.target):
+            if name == STATE_DIR:
+                continue
+            path = f"{self.settings.target}/{name}"
+            newest = gates.newest_change(path) if os.path.isdir(path) else (os.stat(path).st_ctime_ns, path)
+            if newest is not None and newest[0] > then_ns:
+                return True
+        return False
+
     def _turn(self, key: str) -> bool:
         return bool(self.position.turn is not None and self.position.turn.data.get(key))
 
@@ -319,79 +334,6 @@ _DO: Mapping[Step, Callable[[Work], dict[str, Any]]] = {
 }
 
 
-def first_gates(settings: RunSettings, options: Options) -> list[Gate]:
-    """What can be told before anything is done. Writes nothing. Raises `SourceError`."""
-    return [_space(settings, options), *_programs(options), *_backups(settings, options), *_notes(options)]
-
-
-def _space(settings: RunSettings, options: Options) -> Gate:
-    size = gates.size_of(settings.source)
-    complete = (State(settings.target).read("run.json") or {}).get("complete") is not None
-    needed = round(size * (_CHANGED_SHARE if complete else _SPARE))
-    if options.backups is not None and options.use_backup is None:
-        gate = gates.space_gate(options.backups, size, gates.free_bytes(options.backups))
-        if gate.verdict is Verdict.NO_GO:
-            return gate
-        if _device(options.backups) == _device(settings.target):
-            needed += size
-    return gates.space_gate(settings.target, needed, gates.free_bytes(settings.target))
-
-
-def _programs(options: Options) -> list[Gate]:
-    found = []
-    for name, hook in options.hooks.commands.items():
-        there = shutil.which(hook.argv[0]) is not None
-        if not there:
-            found.append(Gate(f"hook {name}", Verdict.NO_GO, f"{hook.shown} is no program that can be run"))
-    return found or [Gate("hooks", Verdict.GO, f"{len(options.hooks.commands)} commands, all there")]
-
-
-def _backups(settings: RunSettings, options: Options) -> list[Gate]:
-    if options.backups is None:
-        return [Gate("backup", Verdict.NOTE, "none was asked for")]
-    backups, source = real(options.backups), real(settings.source)
-    for tree in (source, real(settings.target)):
-        if backups == tree or tree in backups.parents or backups in tree.parents:
-            return [Gate("backup", Verdict.NO_GO, f"{options.backups} and {tree} contain each other")]
-    if options.use_backup is not None:
-        names = RollbackManager(options.backups).list_backups()
-        if options.use_backup not in names:
-            there = ", ".join(names) or "none"
-            return [Gate("backup", Verdict.NO_GO, f"no backup {options.use_backup!r}; there are: {there}")]
-    return [Gate("backup", Verdict.LATER, f"will be verified, in {options.backups}")]
-
-
-def _notes(options: Options) -> list[Gate]:
-    missing = [name.value for name in HookName if name is not HookName.READY and options.hooks.get(name) is None]
-    notes = []
-    if missing:
-        detail = f"no command for {', '.join(missing)}: see to that yourself"
-        notes.append(Gate("hooks", Verdict.NOTE, detail))
-    for path in options.dual_queues:
-        if not os.path.isfile(path):
-            notes.append(Gate("dual writer", Verdict.NO_GO, f"{path}: no such file"))
-    return notes
-
-
-def _device(path: str) -> int:
-    at = os.path.abspath(path)
-    while not os.path.exists(at):
-        at = os.path.dirname(at)
-    return os.stat(at).st_dev
-
-
-def waiting_in(path: Path) -> int:
-    """Writes that wait in a dual writer's queue. A copy is read: loading a queue may mend it, which is its owner's
-    business. Raises `SourceError` when it cannot be read."""
-    with tempfile.TemporaryDirectory(prefix="modchat-queue-") as directory:
-        copy = Path(directory) / path.name
-        try:
-            shutil.copyfile(path, copy)
-        except OSError as error:
-            raise SourceError.of(os.fspath(path), error) from error
-        return len(WriteQueue(copy).waiting())
-
-
 def _insist(found: list[Gate]) -> None:
     if not gates.go(found):
         raise Vetoed(gates.vetoes(found))
@@ -410,7 +352,8 @@ def _kept_tree(old: Path, inode: int) -> Path | None:
     """The tree of this inode under the name that a swap has given it; None while it still is the store."""
     if inode_of(old) == inode:
         return None
-    return next((path for path in old.parent.glob(f"{old.name}.before-rollback-*") if inode_of(path) == inode), None)
+    prefix = f"{old.name}.before-rollback-"
+    return next((p for p in old.parent.iterdir() if p.name.startswith(prefix) and inode_of(p) == inode), None)
 
 
 def _give_like(tree: Path, model: Path) -> None:

@@ -159,7 +159,8 @@ class Engine:
             run = 1 + max([_run_of(path) for path in journals(self.state.ledger)] + [(earlier or {}).get("run", 0)])
             complete = (earlier or {}).get("complete")
             if complete is not None:
-                self.settings = replace(self.settings, settled_ns=int((earlier or {})["updated_at"] * 1e9))
+                ended = (earlier or {})["updated_at"]
+                self.settings = replace(self.settings, between_ns=(int(ended * 1e9), int(started_at * 1e9)))
             self._note(run, "running", started_at, complete)
             try:
                 totals = self._phases(run, survey=complete is not None)
@@ -346,7 +347,7 @@ class Engine:
 
     def _documents_of_the_platform(self, present: bytes | None, migrated: Collection[str]) -> dict[str, Any]:
         """What the registry says of documents that the platform has added and still has."""
-        if present is None or self.settings.settled_ns is None:
+        if present is None or self.settings.between_ns is None:
             return {}
         try:
             known = json.loads(present)["documents"]

@@ -27,15 +27,15 @@ from migration.v2.read import ATTEMPTS, RACY_NS, Listing, open_file, read_file, 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run is asked to do. Paths are absolute; `source` is never written to. *settled_ns*: when the run before
-    ended (ns since the epoch): what was written to the target since then, the platform wrote."""
+    """What a run is asked to do. Paths are absolute; `source` is never written to. *between_ns*: when the run before
+    ended and this one began (ns since the epoch): what was written to the target between them, the platform wrote."""
 
     source: str
     target: str
     names: V2Names = field(default_factory=V2Names)
     extra_roots: tuple[str, ...] = ()
     source_timezone: str | None = None
-    settled_ns: int | None = None
+    between_ns: tuple[int, int] | None = None
 
 
 SourceFile = tuple[str, int, int, str]  # name in the ledger, size in bytes, mtime in ns, path

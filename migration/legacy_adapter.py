@@ -142,7 +142,7 @@ class LegacyStorageAdapter:
         def create() -> str:
             owner = writer_of(user_id)
             self.people.ensure(owner)
-            new_id = self.sessions.create(owner, wanted, session_type)
+            new_id: str = self.sessions.create(owner, wanted, session_type)
             if metadata:
                 self.sessions.update(owner, new_id, {"metadata": metadata})
             return new_id

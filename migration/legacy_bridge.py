@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Self
@@ -27,36 +27,47 @@ log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
 
-# Old preset or use -> how alike a text must be to be found by meaning, and messages on a page of history.
-PRESETS: Mapping[str, tuple[float, int]] = {
-    "speed": (0.8, 20),
-    "balanced": (0.7, 50),
-    "quality": (0.6, 100),
-    "development": (0.7, 50),
-    "production": (0.7, 50),
+# How alike a text must be to be found by meaning, by the old modes of performance.
+_THRESHOLDS: Mapping[str, float] = {"speed": 0.8, "balanced": 0.7, "quality": 0.6}
+
+# The old templates, as far as they say something that holds here.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "development": {"enable_streaming": False},
+    "production": {},
+    "high_performance": {"performance_mode": "speed", "history_page_size": 100, "enable_vector_search": False},
+    "lightweight": {"performance_mode": "speed", "enable_vector_search": False, "enable_streaming": False},
+    "feature_rich": {"performance_mode": "quality"},
+    "testing": {"enable_streaming": False, "enable_analytics": False},
 }
-USE_CASES: Mapping[str, str] = {
-    "simple_chat": "speed",
-    "ai_assistant": "balanced",
-    "high_volume": "speed",
-    "research": "quality",
-    "customer_support": "balanced",
-    "chatbot": "balanced",
-    "knowledge_base": "quality",
+_USE_CASES: Mapping[str, str] = {
+    "simple_chat": "lightweight",
+    "ai_assistant": "production",
+    "high_volume": "high_performance",
+    "research": "feature_rich",
 }
-_OPTIONS = frozenset({"history_page_size", "similarity_threshold", "search_limit"})
-_DEFAULT = "balanced"
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
+    """What a bridge obeys. The three that enable something are what `FFChatAppBridge.get_capabilities` says."""
+
+    performance_mode: str = "balanced"
     history_page_size: int = 50
-    similarity_threshold: float = 0.7
-    search_limit: int = 100
+    search_result_limit: int = 20
+    enable_vector_search: bool = True
+    enable_streaming: bool = True
+    enable_analytics: bool = True
 
     def __post_init__(self) -> None:
-        if self.history_page_size < 1 or self.search_limit < 1 or not -1 <= self.similarity_threshold <= 1:
-            raise ValueError(f"options of the bridge are out of range: {self}")
+        if self.performance_mode not in _THRESHOLDS:
+            raise ValueError(f"performance_mode must be one of {', '.join(_THRESHOLDS)}, not {self.performance_mode!r}")
+        for name in ("history_page_size", "search_result_limit"):
+            if not 1 <= getattr(self, name) <= 500:
+                raise ValueError(f"{name} must be from 1 to 500, not {getattr(self, name)!r}")
+
+    @property
+    def similarity_threshold(self) -> float:
+        return _THRESHOLDS[self.performance_mode]
 
 
 class FFChatAppBridge:
@@ -74,7 +85,7 @@ class FFChatAppBridge:
     ) -> Self:
         """*storage_path* is the base of the platform's data. Raises ValueError for options out of range, and OSError
         where the base cannot be used."""
-        return await cls._created(storage_path, _DEFAULT, options)
+        return await cls._created(storage_path, {}, options)
 
     @classmethod
     async def create_from_preset(
@@ -82,31 +93,30 @@ class FFChatAppBridge:
     ) -> Self:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
-        return await cls._created(storage_path, preset, overrides)
+        return await cls._created(storage_path, PRESETS[preset], overrides)
 
     @classmethod
     async def create_for_use_case(
         cls, use_case: str, storage_path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
     ) -> Self:
-        if use_case not in USE_CASES:
-            raise ValueError(f"use case must be one of {', '.join(USE_CASES)}, not {use_case!r}")
-        return await cls._created(storage_path, USE_CASES[use_case], overrides)
+        """A use case only chooses defaults: one that is not known has those of any chat application."""
+        return await cls._created(storage_path, PRESETS[_USE_CASES.get(use_case, "production")], overrides)
 
     @classmethod
-    async def _created(cls, path: str | os.PathLike[str], preset: str, options: Mapping[str, Any] | None) -> Self:
-        threshold, page = PRESETS[preset]
-        given = dict(options or {})
-        known = {name: given[name] for name in given.keys() & _OPTIONS}
-        wanted = BridgeOptions(**{"history_page_size": page, "similarity_threshold": threshold, **known})
+    async def _created(
+        cls, path: str | os.PathLike[str], preset: Mapping[str, Any], options: Mapping[str, Any] | None
+    ) -> Self:
+        given = {**preset, **(options or {})}
+        known = {field.name for field in fields(BridgeOptions)}
+        wanted = BridgeOptions(**{name: value for name, value in given.items() if name in known})
         sections = {
             "storage": SimpleNamespace(base_path=os.fspath(path)),
             "vector": SimpleNamespace(similarity_threshold=wanted.similarity_threshold),
-            "runtime": SimpleNamespace(default_search_limit=wanted.search_limit),
         }
         storage = LegacyStorageAdapter(SimpleNamespace(**sections))
         if not await storage.initialize():
             raise OSError(f"{os.fspath(path)} cannot be used as a store")
-        unknown = tuple(f"option {name!r} means nothing here" for name in sorted(given.keys() - _OPTIONS))
+        unknown = tuple(f"option {name!r} means nothing here" for name in sorted(given.keys() - known))
         return cls(storage, wanted, unknown)
 
     def get_data_layer(self) -> FFChatDataLayer:
@@ -121,21 +131,20 @@ class FFChatAppBridge:
         }
 
     def get_capabilities(self) -> Answer:
+        vectors = self.options.enable_vector_search
         return {
             "chat": True,
             "history": True,
-            "search": {"text": True, "vector": True, "hybrid": True},
-            "analytics": True,
-            "streaming": True,
+            "search": {"text": True, "vector": vectors, "hybrid": vectors},
+            "analytics": self.options.enable_analytics,
+            "streaming": self.options.enable_streaming,
             "prismmind": False,
         }
 
     def get_standardized_config(self) -> Answer:
         return {
             "storage": {"base_path": str(self.storage.base_path)},
-            "history_page_size": self.options.history_page_size,
-            "similarity_threshold": self.options.similarity_threshold,
-            "search_limit": self.options.search_limit,
+            **asdict(self.options),
             "warnings": list(self.warnings),
         }
 
@@ -192,7 +201,7 @@ class FFChatDataLayer:
         async def search() -> tuple[Any, int]:
             given = dict(options or {})
             kind, sessions = given.get("search_type", "text"), given.get("session_ids")
-            limit = int(given.get("limit") or self.options.search_limit)
+            limit = int(given.get("limit") or self.options.search_result_limit)
             found: list[Any]
             match kind:
                 case "text":

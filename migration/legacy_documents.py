@@ -1,7 +1,7 @@
 """Documents and situational contexts of the old API on the platform's store. Synchronous; called from threads.
 
-A document that is saved here has the form of one that was migrated, so the platform's search over documents, and the
-way back, treat both alike. It exists when its metadata.json does; the registry learns of it first, so that a crash in
+A document that is saved here has the place of one that was migrated, so a synchronisation knows it for the same, and
+the platform's search over documents treats both alike. It exists when its metadata.json does; the registry learns of it first, so that a crash in
 between leaves an entry of nothing, which is passed over, and never a document that no list shows.
 """
 
@@ -74,11 +74,10 @@ class LegacyDocuments:
             log.warning("a document of a kind that is not taken: %r", os.path.splitext(filename)[1])
             return ""
         old_id = name or f"{uuid4().hex[:8]}_{sanitised(filename)}"
-        path = f"users/{sanitised(user_id)}/{session_id}/documents/{old_id}"
         entry = {
             "filename": old_id,
             "original_name": filename,
-            "path": path,
+            "path": f"users/{sanitised(user_id)}/{session_id}/documents/{old_id}",
             "mime_type": mime_type_of(filename),
             "size": len(data),
             "uploaded_at": self._store.now().isoformat(),
@@ -86,19 +85,24 @@ class LegacyDocuments:
             "analysis": {},
             "metadata": dict(metadata or {}),
         }
-        record = source_object(json_file(entry))
+        self.put(user_id, session_id, entry, data)
+        return old_id
+
+    def put(self, user_id: str, session_id: str, entry: Mapping[str, Any], data: bytes) -> None:
+        """Store a document as *entry*, a record of the old application, describes it; one of that id is replaced."""
+        record = source_object(json_file(dict(entry)))
         if isinstance(record, str):
-            raise ValueError(f"a document's metadata is no JSON: {record}")
-        facts = DocumentFacts(
-            user_id, session_id, old_id, path, "G6", record, len(data), sha256(data).hexdigest(), None
-        )
+            raise ValueError(f"a document's entry is no JSON: {record}")
+        name, path = str(entry["filename"]), str(entry["path"])
+        facts = DocumentFacts(user_id, session_id, name, path, "G6", record, len(data), sha256(data).hexdigest(), None)
         home = f"{HOME}/{facts.id}"
         with self._store.locks.held(f"document\0{facts.id}"):
-            self._files.write(f"{home}/original{_extension(old_id)}", data, fsync=True)
-            described = document_metadata(facts)
-            self._register(Document.of_stored(facts.id, json.loads(described)))
-            self._files.write(f"{home}/metadata.json", described, fsync=True)
-        return old_id
+            self._files.write(f"{home}/original{_extension(name)}", data, fsync=True)
+            described = json.loads(document_metadata(facts))
+            del described["legacy"]  # nothing that was migrated
+            self._register(Document.of_stored(facts.id, described))
+            told = json.dumps(described, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace") + b"\n"
+            self._files.write(f"{home}/metadata.json", told, fsync=True)
 
     def content(self, user_id: str, session_id: str, old_id: str) -> bytes | None:
         for home in self._homes(user_id, session_id, old_id):
@@ -172,9 +176,12 @@ class LegacyDocuments:
         legacy = stored.get("legacy")
         record = legacy.get("record") if isinstance(legacy, dict) else None
         known = record if isinstance(record, dict) else {}
-        path = str((legacy or {}).get("path") or f"{HOME}/{stored['id']}")
+        path = str((legacy or {}).get("path") or stored.get("source") or "")
+        name = path.rpartition("/")[2]
+        if document_id(str(stored.get("user_id")), str(stored.get("session_id")), name) != stored["id"]:
+            path, name = f"{HOME}/{stored['id']}", stored["id"]  # made by the platform
         return {
-            "filename": str(known.get("filename") or (path.rpartition("/")[2] if legacy else stored["id"])),
+            "filename": str(known.get("filename") or name),
             "original_name": str(known.get("original_name") or stored.get("title") or ""),
             "path": str(known.get("path") or path),
             "mime_type": str(known.get("mime_type") or stored.get("content_type") or "application/octet-stream"),

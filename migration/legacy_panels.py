@@ -3,6 +3,7 @@ from threads."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -86,7 +87,9 @@ class LegacyPanels:
             mtime_ns=int(self._store.now().timestamp() * 1e9),
             generation="G3",
         )
-        self._files.write(f"{home}/metadata.json", panel_metadata(facts), fsync=True)
+        metadata = json.loads(panel_metadata(facts))
+        del metadata["legacy"]  # nothing that was migrated
+        self._store.write_object(f"{home}/metadata.json", metadata)
 
     def add(self, panel_id: str, message: Mapping[str, Any], *, once: bool = False) -> bool:
         """Append a message, also to a panel that nobody made. False for what is no JSON. *once*: as for sessions."""
@@ -120,7 +123,6 @@ class LegacyPanels:
         """Keep an insight among the conversation's decisions; one of the same id is replaced."""
         self._ensure(panel_id)
         home = below(ROOT, panel_id)
-        name = f"{insight['id']}.json"
         json_file(dict(insight))  # refused before anything is written
         with self._store.locks.held(_lock(panel_id)):
             try:
@@ -130,21 +132,13 @@ class LegacyPanels:
             if not isinstance(decisions, list):
                 raise ValueError(f"decisions.json of panel {panel_id!r} is no list; it is left as it is")
             metadata = _object(self._files.read(f"{home}/metadata.json"))
-            legacy = _object(metadata.raw_object("legacy"))
-            stored = legacy.value.get("insights")
-            named = [str(one) for one in stored] if isinstance(stored, list) else []
-            # In one order with their names in `legacy`; what has no name stands after those that have one.
-            if name in named:
-                decisions[named.index(name)] = dict(insight)
+            changes = {"updated_at": value_json(self._store.now().isoformat())}
+            if metadata.raw_object("legacy") == b"{}":
+                _put(decisions, insight)
             else:
-                decisions.insert(len(named), dict(insight))
-                named.append(name)
+                changes["legacy"] = _put_among_migrated(decisions, insight, _object(metadata.raw_object("legacy")))
             self._store.write_object(f"{home}/decisions.json", decisions)
-            changes = {
-                "decisions": b"%d" % len(decisions),
-                "updated_at": value_json(self._store.now().isoformat()),
-                "legacy": _edited(legacy, {"insights": value_json(named)}, indent=False),
-            }
+            changes["decisions"] = b"%d" % len(decisions)
             self._files.write(f"{home}/metadata.json", _edited(metadata, changes, indent=True), fsync=True)
         return True
 
@@ -154,6 +148,27 @@ class LegacyPanels:
         with self._store.locks.held(_lock(panel_id)):
             if not self._files.exists(f"{below(ROOT, panel_id)}/metadata.json"):
                 self._write_lists(panel_id, None, ())
+
+
+def _put(decisions: list[Any], insight: Mapping[str, Any]) -> None:
+    for place, one in enumerate(decisions):
+        if isinstance(one, dict) and one.get("id") == insight["id"]:
+            decisions[place] = dict(insight)
+            return
+    decisions.append(dict(insight))
+
+
+def _put_among_migrated(decisions: list[Any], insight: Mapping[str, Any], legacy: SourceObject) -> bytes:
+    """The new ``legacy``: the names of migrated decisions stand there in the order of the decisions, and what has no
+    name stands after those that have one."""
+    stored, name = legacy.value.get("insights"), f"{insight['id']}.json"
+    named = [str(one) for one in stored] if isinstance(stored, list) else []
+    if name in named:
+        decisions[named.index(name)] = dict(insight)
+    else:
+        decisions.insert(len(named), dict(insight))
+        named.append(name)
+    return _edited(legacy, {"insights": value_json(named)}, indent=False)
 
 
 def _object(data: bytes) -> SourceObject:

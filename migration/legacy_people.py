@@ -5,12 +5,13 @@ A user is there when anything of theirs is: a profile, a session, a context, a p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from migration.definitions import persona_profile
 from migration.legacy_sessions import check_id
-from migration.legacy_store import LegacyStore, Record, below, json_file
+from migration.legacy_store import LegacyStore, Record, below, json_file, made_plain
 from migration.v2.layout import sanitised
 from modules.core.layout import component
 from modules.text_chat.raw_object import RawObject
@@ -82,6 +83,17 @@ class LegacyPeople:
                 return True
         return self.update(user_id, wanted)
 
+    def put(self, record: Mapping[str, Any]) -> None:
+        """Make the profile what *record* says, a record of the old application."""
+        key = _profile(check_id("user_id", record["user_id"]))
+        with self._store.locks.held(_lock(record["user_id"])):
+            wanted = {name: record[name] for name in _FIELDS if name in record}
+            if self._store.read_object(key) is None:
+                self._store.write_object(key, wanted)
+            else:
+                document = RawObject.parse(self._files.read(key)).replaced(**made_plain(wanted))
+                self._files.write(key, document.to_bytes(), fsync=True)
+
     def listed(self) -> list[str]:
         found: set[str] = set()
         for root in _OF_USERS:
@@ -103,12 +115,10 @@ class LegacyPeople:
         with self._store.locks.held(f"persona\0{user_id or ''}"):
             name = self._stored_name(persona_id, user_id) or persona_id
             home = _persona_home(name, user_id)
-            path = f"{'personas_global' if user_id is None else f'users/{sanitised(user_id)}/personas'}/"
-            mapped = persona_profile(
-                name, data, owner_id=user_id, path=f"{path}{sanitised(persona_id)}.json", generation="G6"
-            )
+            mapped = json.loads(persona_profile(name, data, owner_id=user_id, path="", generation="G6"))
+            del mapped["legacy"]  # nothing that was migrated
             self._files.write(f"{home}/original.json", original, fsync=True)
-            self._files.write(f"{home}/profile.json", mapped, fsync=True)
+            self._store.write_object(f"{home}/profile.json", mapped)
         return True
 
     def persona(self, persona_id: str, user_id: str | None) -> Record | None:

@@ -1,7 +1,8 @@
 """Sessions and messages of the old API on the platform's store. Synchronous; called from threads.
 
-A session to which messages came before anybody made it is kept as a migration keeps one that had no session.json: the
-platform shows it, and the old API, which never knew it as a session, gives its messages and no session.
+A session to which messages came before anybody made it says so in its metadata.json. As with one that a migration
+brought without a session.json, the platform shows it, and the old API, which never knew it as a session, gives its
+messages and no session.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from migration.legacy_store import LegacyStore, Record, below
-from migration.transform import Part, SessionFacts, session_metadata
-from migration.v2.layout import is_redirected, sanitised
+from migration.legacy_store import LegacyStore, Record, below, made_plain
+from migration.transform import session_type_of
+from migration.v2.layout import is_redirected
 from modules.core.clock import moment_of
 from modules.core.errors import NotFound
 from modules.core.layout import component, session_dir
@@ -37,6 +38,7 @@ _TITLES = {
     "problem_solving": "Problem Solving Session",
 }
 _LINES_A_STATE = 32
+_IMPLIED = "implied"
 _NOBODY = "test123"
 
 
@@ -78,7 +80,9 @@ class LegacySessions:
                     return new_id
             moment += timedelta(microseconds=1)  # somebody has this one
 
-    def _write(self, user_id: str, session_id: str, title: str | None, session_type: str) -> None:
+    def _write(
+        self, user_id: str, session_id: str, title: str | None, session_type: str, *, implied: bool = False
+    ) -> None:
         now = self._store.now().isoformat()
         record = {
             "id": session_id,
@@ -91,7 +95,7 @@ class LegacySessions:
             "message_count": 0,
             "active": True,
         }
-        self._store.write_object(_metadata(user_id, session_id), record)
+        self._store.write_object(_metadata(user_id, session_id), {**record, **({_IMPLIED: True} if implied else {})})
 
     def record(self, user_id: str, session_id: str) -> Record | None:
         """The session's fields; None where there is none."""
@@ -145,6 +149,19 @@ class LegacySessions:
             document = RawObject.parse(self._files.read(key)).replaced(**changes)
             self._files.write(key, document.to_bytes(), fsync=True)
         return True
+
+    def put(self, record: Mapping[str, Any]) -> None:
+        """Make the session what *record* says, a record of the old application; messages stay."""
+        user_id, session_id = record["user_id"], record["session_id"]
+        key = _metadata(user_id, session_id)
+        with self._store.locks.held(_lock(user_id, session_id)):
+            if self.record(user_id, session_id) is None:
+                made = {name: value for name, value in record.items() if name != "session_id"}
+                self._store.write_object(key, {"id": session_id, **made, "active": True})
+                return
+            changes = {name: record[name] for name in ("title", "metadata", "updated_at")}
+            document = RawObject.parse(self._files.read(key)).replaced(**made_plain(changes))
+            self._files.write(key, document.to_bytes(), fsync=True)
 
     def ids(self, user_id: str) -> list[str]:
         """Of all sessions that have messages or were made, the highest first."""
@@ -211,13 +228,8 @@ class LegacySessions:
             self._write_implied(user_id, session_id)
 
     def _write_implied(self, user_id: str, session_id: str) -> None:
-        key = _metadata(user_id, session_id)
-        if self._files.exists(key):
-            return
-        part = Part(f"users/{sanitised(user_id)}/{session_id}", None)
-        mtime_ns = int(self._store.now().timestamp() * 1e9)
-        facts = SessionFacts(user_id, session_id, (part,), "external", 0, mtime_ns=mtime_ns)
-        self._files.write(key, session_metadata(facts), fsync=True)
+        if not self._files.exists(_metadata(user_id, session_id)):
+            self._write(user_id, session_id, "Untitled", session_type_of(None, session_id), implied=True)
 
     def messages(self, user_id: str, session_id: str) -> Iterator[Record]:
         """The session's messages with the old names of their fields, oldest first."""
@@ -269,7 +281,8 @@ def _attachment(one: object) -> str:
 
 def _is_implied(document: RawObject) -> bool:
     legacy = document.get("legacy")
-    return isinstance(legacy, dict) and legacy.get("record") is None and "parts" not in legacy
+    is_migrated_without = isinstance(legacy, dict) and legacy.get("record") is None and "parts" not in legacy
+    return is_migrated_without or document.get(_IMPLIED) is True
 
 
 def _metadata(user_id: str, session_id: str) -> str:

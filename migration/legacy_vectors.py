@@ -207,7 +207,7 @@ class LegacyVectors:
             old: new if self._files.exists(f"rag/documents/{new}/metadata.json") else None for old, new in known.items()
         }
         norms = np.linalg.norm(np.asarray(array, np.float64), axis=1) if len(array) else np.zeros(0)
-        mapping = {
+        mapping: Record = {
             "user_id": owner,
             "session_id": session_id,
             "rows": len(array),
@@ -219,8 +219,10 @@ class LegacyVectors:
             "orphan_rows": pairing.orphan_rows,
             "orphan_lines": pairing.orphan_lines,
             "document_ids": new_ids,
-            "legacy": self._legacy(home, owner, session_id),
         }
+        migrated = (self._store.read_object(f"{home}/mapping.json") or {}).get("legacy")
+        if migrated is not None:
+            mapping["legacy"] = migrated
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
         self._files.write(f"{home}/vectors.npy", buffer.getvalue(), fsync=True)
@@ -232,13 +234,6 @@ class LegacyVectors:
             self._files.write(f"{home}/index.faiss", index, fsync=True)
         told = json.dumps(mapping, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace") + b"\n"
         self._files.write(f"{home}/mapping.json", told, fsync=True)
-
-    def _legacy(self, home: str, owner: str, session_id: str) -> Record:
-        stored = (self._store.read_object(f"{home}/mapping.json") or {}).get("legacy")
-        if isinstance(stored, dict):
-            return stored
-        path = f"users/{NOBODY}/sessions/{session_id}/vectors"
-        return {"path": path, "owner": "none" if owner == NOBODY else "found"}
 
 
 class FFVectorStorageManager:

@@ -10,12 +10,12 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from migration.backup import BackupSummary, manifest_draft_of, restore_backup, verify_backup, write_backup
 from migration.backup_manifest import NAME as MANIFEST
-from migration.backup_manifest import BackupError, UnknownBackup
+from migration.backup_manifest import BackupError, Manifest, UnknownBackup
 from migration.durable import exchange, held, sync_directory, sync_filesystem
 from migration.tree_copy import Clone, reflink, remove_tree
 from migration.tree_swap import Outcome, Replacement, real
@@ -110,8 +110,9 @@ class RollbackManager:
         names = (entry.name for entry in self.backup_path.iterdir() if (entry / MANIFEST).is_file())
         return sorted((name for name in names if not name.startswith(".")), key=_age)
 
-    def prune(self, keep: int) -> list[str]:
-        """Removes all but the newest *keep* backups, and what killed processes left half-made.
+    def prune(self, keep: int, older_than: timedelta | None = None) -> list[str]:
+        """Removes all but the newest *keep* backups, and what killed processes left half-made; with *older_than*, only
+        backups of more than that age.
 
         Only names of the form that `create_backup` gives are counted and removed. Returns those removed. Raises
         ValueError when *keep* is below 1, Busy while a backup is being made.
@@ -122,6 +123,8 @@ class RollbackManager:
             return []
         with held(self._lock):
             doomed = [name for name in self.list_backups() if _OWN_NAME.fullmatch(name)][:-keep]
+            if older_than is not None:
+                doomed = [name for name in doomed if self._clock() - self._made_at(name) > older_than]
             for name in doomed:
                 # Under another name first: a backup half removed must not look like one.
                 self._steps(f"remove {name}")
@@ -167,6 +170,9 @@ class RollbackManager:
         """
         target = real(target_path)
         return Recovered(target, *self._replacement.recover(target))
+
+    def _made_at(self, name: str) -> datetime:
+        return datetime.fromisoformat(Manifest(self.backup_path / name).head.created_at)
 
     # --- names -------------------------------------------------------------------------------------------------------
 

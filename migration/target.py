@@ -47,14 +47,17 @@ class PutOff(Exception):
 class Target:
     """The base directory of the platform's tree, open for writing.
 
-    *settled_ns*: a file that was written after this time (ns since the epoch) was written by the platform, and is
-    kept under ``.migration/replaced`` before it is replaced; None while nobody else can have written.
+    *between_ns*: a file that was written between these times (ns since the epoch), the end of the run before and the
+    beginning of this one, was written by the platform, and is kept under ``.migration/replaced`` before it is replaced;
+    None while nobody else can have written.
     """
 
-    def __init__(self, base: str, settled_ns: int | None = None) -> None:
+    is_writable = True
+
+    def __init__(self, base: str, between_ns: tuple[int, int] | None = None) -> None:
         self.base = base
         self.replaced: list[str] = []
-        self._settled_ns = settled_ns
+        self._between_ns = between_ns
         self._outputs: list[str] = []
         try:
             self.fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -220,13 +223,14 @@ class Target:
 
     def _keep_replaced(self, path: str, data: bytes) -> None:
         """Keeps what the platform wrote at *path*, which is about to be replaced by something else."""
-        if self._settled_ns is None:
+        if self._between_ns is None:
             return
+        after, before = self._between_ns
         try:
             status = os.stat(path, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if status.st_mtime_ns <= self._settled_ns or not stat.S_ISREG(status.st_mode) or self.read(path) == data:
+        if not after < status.st_mtime_ns < before or not stat.S_ISREG(status.st_mode) or self.read(path) == data:
             return
         when = time.strftime("%Y%m%d_%H%M%S", time.gmtime(status.st_mtime_ns / 1e9))
         kept = f".migration/replaced/{when}/{path}"
@@ -244,6 +248,8 @@ class Target:
 
 class UnwrittenTarget(Target):
     """A target that is only looked at: whoever would change it gets `PutOff`."""
+
+    is_writable = False
 
     def directory(self, path: str) -> None:
         raise PutOff(path)

@@ -229,14 +229,13 @@ class UserMigration:
 
     def _one(self, progress: Progress, child: str, places: list[UserRoot]) -> None:
         known = self.known.get(ledger_name(child))
-        if known is None:
-            unit = self._plain.migrate(child) if self._plain is not None else None
-            self._add(progress, unit or self._child(child, places))
-            return
-        if (self._plain and self._plain.is_unchanged(child, known)) or self._is_unchanged(known, child, places):
+        if known is not None and self._is_same(known, child, places):
             self._add(progress, known, known=known)
-        else:
-            self._add(progress, self._child(child, places), known=known)
+            return
+        if not self.job.target.is_writable:
+            raise PutOff(child)  # at once: it would be read for nothing
+        unit = self._plain.migrate(child) if known is None and self._plain is not None else None
+        self._add(progress, unit or self._child(child, places))
 
     def _add(self, progress: Progress, unit: Unit, known: Unit | None = None) -> None:
         progress.units.append((unit, unit is known))
@@ -260,6 +259,10 @@ class UserMigration:
             except OSError as error:
                 problems.append(SourceError.of(path, error))
         return children, beside, problems
+
+    def _is_same(self, known: Unit, child: str, places: Sequence[UserRoot]) -> bool:
+        is_plain = self._plain is not None and self._plain.is_unchanged(child, known)
+        return is_plain or self._is_unchanged(known, child, places)
 
     def _is_unchanged(self, known: Unit, child: str, places: Sequence[UserRoot]) -> bool:
         now: list[SourceFile] = []

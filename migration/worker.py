@@ -181,7 +181,7 @@ def process(task: Task) -> Result:
     result = Result()
     with _inside(task.fence), _without_gc():
         make = UnwrittenTarget if task.survey else Target
-        job = Job(task.settings, make(task.settings.target, task.settings.settled_ns), time.time_ns())
+        job = Job(task.settings, make(task.settings.target, task.settings.between_ns), time.time_ns())
         try:
             for position, item in enumerate(task.items):
                 over = time.perf_counter() > deadline or result.bytes > task.max_bytes

@@ -191,6 +191,8 @@ class Said(Body):
 
 
 class Whose(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada"}]})
+
     user_id: Id | None = None
 
 
@@ -222,13 +224,13 @@ class FollowQuery(UserQuery):
 
 
 class AgentOut(Answer):
-    """``user_id`` empty: for everybody."""
+    """``user_id`` null: for everybody."""
 
     id: str
     type: str
     capabilities: list[str]
     metadata: dict[str, Any]
-    user_id: str
+    user_id: str | None
     registered_at: str
 
 
@@ -288,9 +290,11 @@ class TurnPage(Page):
 
 
 class ConversationOut(Answer):
+    """``user_id`` null: nobody's in particular."""
+
     id: str
     title: str
-    user_id: str
+    user_id: str | None
     type: str
     agents: list[str]
     status: Literal["idle", "running", "completed", "cancelled", "failed"]

@@ -91,7 +91,8 @@ def bound(base: Path, settings: Settings, *, cpus: float) -> ray_serve.Applicati
         graceful_shutdown_wait_loop_s=0.5,
         # A new replica answers before the one that it replaces goes, also where there is one: shares are rounded up.
         max_surge_percent=20,
-        health_check_period_s=5.0,
+        # A dead replica is missed by the next of these looks.
+        health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         max_constructor_retry_count=3,
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),

@@ -106,7 +106,7 @@ def _is_for_onlookers(section: _Section) -> bool:
 
 
 def _rewritten(section: _Section, door: Door) -> list[str]:
-    rewrite = _REWRITES.get(section.name)
+    rewrite = _REWRITES.get(section.name, _backend if section.name.startswith("backend ") else None)
     return [section.name, *(section.lines if rewrite is None else rewrite(section.lines, door))]
 
 
@@ -152,6 +152,12 @@ def _frontend(lines: Sequence[str], door: Door) -> list[str]:
         ),
     ]
     return [*lines[: where[0]], bind, *("    " + line for line in own), *lines[where[0] + 1 :]]
+
+
+def _backend(lines: Sequence[str], _: Door) -> list[str]:
+    # A client's first request on a connection that was used before, to a replica that has just died, would be answered
+    # by nothing at all: HAProxy leaves it to the client to know that, and to try again.
+    return _replaced(lines, "http-reuse ", lambda line: line.replace("always", "safe"))
 
 
 def _nowhere(lines: Sequence[str], _: Door) -> list[str]:

@@ -73,7 +73,7 @@ def environment(http: Http, places: Places, *, cores: int) -> dict[str, str]:
         # An HAProxy that was replaced by one with other replicas lives on for the streams that it carries.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(longest),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_LEAVING_S),
-        # A proxy that died is missed after three looks; at the ten seconds of Ray that is half a minute without a server.
+        # A proxy that died is missed after three looks. At ten seconds each, as Ray has it, that is half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
         # A datagram and its parsing in Python for each request, for figures that /metrics has too.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",

@@ -44,8 +44,9 @@ Whole = Annotated[int, BeforeValidator(whole)]
 Positive = Annotated[int, Field(ge=1), BeforeValidator(whole)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(whole)]
 
-# A query that asks for something: what is blank to Python is to be so to the document too.
-Words = Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"[^\s\u001c-\u001f\u0085\ufeff]")]
+# Of a text that says something: what is blank to Python is to be so to the document too.
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085\ufeff]"
+Words = Annotated[str, Field(min_length=1, max_length=10_000, pattern=NOT_BLANK)]
 
 
 class Answer(BaseModel):

@@ -24,7 +24,8 @@ def live_server(base: Path, settings: Settings, names: tuple[str, ...]) -> Itera
     """Its address, such as ``http://127.0.0.1:34567``."""
     values = settings.model_dump()
     values["modules"] = {name: values["modules"][name] for name in names}
-    listening = socket.socket()
+    # With the protocol named, else asyncio does not turn Nagle's algorithm off, and each answer takes 40 ms more.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     failures: list[BaseException] = []
     servers: list[uvicorn.Server] = []

@@ -38,6 +38,8 @@ _NOT_METADATA = frozenset(
     system_prompt metadata owner_id is_global created_at updated_at""".split()  # noqa: SIM905 - a list literal would be fifteen lines
 )
 
+_READ_OF_BEHAVIOUR = frozenset({"personality", "values", "strengths", "communication_style", "decision_making"})
+
 
 def exported(persona: Persona) -> dict[str, Any]:
     """What `fields_of` reads again; whose it is and its dates are not in it."""
@@ -81,6 +83,9 @@ def _of_v2(data: Mapping[str, Any]) -> dict[str, Any]:
         traits += _list(behaviour.get("strengths"))
     own_metadata = data.get("metadata")
     metadata = {key: value for key, value in data.items() if key not in _NOT_METADATA}
+    ways = {key: value for key, value in behaviour.items() if key not in _READ_OF_BEHAVIOUR}
+    if ways:
+        metadata["behavioral_traits"] = ways
     return {
         "name": data["name"],
         "description": data.get("description") or "",

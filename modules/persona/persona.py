@@ -137,23 +137,24 @@ class PersonaModule:
         user_id: str | None = None,
         expected_version: int | None = None,
     ) -> Persona:
-        """The next version, with these fields changed. Raises Conflict when the present version is another than
-        expected, NotFound where the user owns none of this id (everyone's are not changed in a user's name)."""
-        if not isinstance(changes, Mapping) or not changes:
-            raise ValidationError("changes must name at least one field", param="changes")
-        members = _members(changes)
-        if not members:
-            raise ValidationError("changes must give at least one field a value", param="changes")
-        user_id = _user(user_id)
+        """The next version, with these fields changed; the present one where no field is given a value. Raises Conflict
+        when the present version is another than expected, NotFound where the user owns none of this id (everyone's are
+        not changed in a user's name)."""
+        if not isinstance(changes, Mapping):
+            raise ValidationError("changes must be a mapping", param="changes")
+        members, user_id = _members(changes), _user(user_id)
 
         def change() -> Persona:
-            current = self._store.get(user_id, persona_id).version
-            if expected_version is not None and expected_version != current:
-                raise Conflict(f"persona {persona_id!r} is at version {current}, not {expected_version}")
+            present = self._store.get(user_id, persona_id)
+            if expected_version is not None and expected_version != present.version:
+                raise Conflict(f"persona {persona_id!r} is at version {present.version}, not {expected_version}")
+            if not members:
+                return present
             return self._store.change(user_id, persona_id, members, self._now(), keep=self._settings.max_versions)
 
         persona = await self._alone(change)
-        await self._context.emit("persona.updated", _about(persona))
+        if members:
+            await self._context.emit("persona.updated", _about(persona))
         return persona
 
     async def get_persona(self, persona_id: str, *, user_id: str | None = None, version: int | None = None) -> Persona:

@@ -269,8 +269,6 @@ class Knowledge:
 
     def _take_out(self, part: Part, documents: Set[str]) -> int:
         rest = part.without(documents, self._fresh_name())
-        if rest is not None and _is_full(rest):
-            rest.seal(is_full=True)
         self._parts = tuple(one for one in self._parts if one is not part) + ((rest,) if rest is not None else ())
         remove(self._places, part.name)
         return len(part) - (len(rest) if rest is not None else 0)

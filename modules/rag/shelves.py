@@ -15,6 +15,7 @@ from modules.core.clock import IdMaker
 
 from .knowledge import Knowledge, prefix_of
 from .library import Library
+from .nearness import one_thread_each
 from .part import Places, remove_directory
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Shelves:
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._names: dict[str, list[str]] = {}
         self._unfinished: set[asyncio.Task[Any]] = set()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rag")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rag", initializer=one_thread_each)
 
     def survey(self) -> None:
         """Learn the names of all parts, once, before the first user is asked for. Raises OSError."""

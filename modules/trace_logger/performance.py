@@ -73,7 +73,10 @@ def range_of(time_range: TimeRange, now: datetime) -> tuple[datetime, datetime]:
     start, end = (moment_of(one) if isinstance(one, str) else None for one in time_range)
     if start is None or end is None or start > end:
         raise _no_range(time_range)
-    return start.astimezone(UTC), end.astimezone(UTC)
+    try:
+        return start.astimezone(UTC), end.astimezone(UTC)
+    except OverflowError:  # of the first or the last day there is, by its zone the day before or after
+        raise _no_range(time_range) from None
 
 
 class Measuring:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 _FLUSH_EVERY_S = 0.25
 _MOST_AT_ONCE = 10_000
-_MOST_LISTED = 1_000
+_MOST_LISTED = 1_001  # a page of as many as a page may have, and one more, which says that there is one
 _LONGEST_RESOURCE = 1_024
 _ERASED = "[erased]"
 _FAILURES = frozenset({"error", "critical"})

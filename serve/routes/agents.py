@@ -70,7 +70,7 @@ async def register_agent(body: NewAgent, agents: Agents, caller: CallerNow) -> J
         body.metadata,
         user_id=_owner(caller, body.user_id),
     )
-    return Json(agent.to_dict(), 201)
+    return Json(_shown(agent.to_dict()), 201)
 
 
 @router.get("/v1/agents", response_model=AgentPage)
@@ -83,7 +83,7 @@ async def list_agents(
     async def ask(**window: Any) -> Any:
         return await agents.ask("list_agents", user_id, capability=query.capability, **window)
 
-    return Json(await page_of(query, serving.http.pages, ask))
+    return Json(_page(await page_of(query, serving.http.pages, ask)))
 
 
 @router.post("/v1/agent-messages", response_model=AgentAnswersOut)
@@ -121,7 +121,8 @@ async def coordinate_task(
         idempotency_key=idempotency_key,
         timeout_s=body.wait_seconds + _BESIDE_S,
     )
-    return Json(result.to_dict(), 201)
+    shown = result.to_dict()
+    return Json({**shown, "conversation": _shown(shown["conversation"])}, 201)
 
 
 @router.get("/v1/agents/{agent_id}", response_model=AgentOut)
@@ -130,7 +131,7 @@ async def get_agent(
 ) -> Json:
     """The user's agent of that id, else the one for everybody."""
     agent = await agents.ask("get_agent", agent_id, user_id=caller.acting_for(query.user_id) or _EVERYBODY)
-    return Json(agent.to_dict())
+    return Json(_shown(agent.to_dict()))
 
 
 @router.delete("/v1/agents/{agent_id}", response_model=Deleted)
@@ -161,7 +162,7 @@ async def start_conversation(
         idempotency_key=idempotency_key,
         **_wishes(body),
     )
-    return Json(conversation.to_dict(), 201)
+    return Json(_shown(conversation.to_dict()), 201)
 
 
 @router.get("/v1/conversations", response_model=ConversationPage)
@@ -174,7 +175,7 @@ async def list_conversations(
     async def ask(**window: Any) -> Any:
         return await agents.ask("list_conversations", user_id, **window)
 
-    return Json(await page_of(query, serving.http.pages, ask))
+    return Json(_page(await page_of(query, serving.http.pages, ask)))
 
 
 @router.get("/v1/conversations/{conversation_id}", response_model=ConversationOut)
@@ -183,7 +184,7 @@ async def get_conversation(
 ) -> Json:
     """How a conversation stands."""
     conversation = await agents.ask("get_conversation", conversation_id, user_id=caller.acting_for(query.user_id))
-    return Json(conversation.to_dict())
+    return Json(_shown(conversation.to_dict()))
 
 
 @router.delete("/v1/conversations/{conversation_id}", response_model=Deleted)
@@ -199,7 +200,7 @@ async def delete_conversation(
 async def cancel_conversation(conversation_id: PathId, body: Whose, agents: Agents, caller: CallerNow) -> Json:
     """End a conversation that is under way; what was said stays."""
     conversation = await agents.ask("cancel_conversation", conversation_id, user_id=caller.acting_for(body.user_id))
-    return Json(conversation.to_dict())
+    return Json(_shown(conversation.to_dict()))
 
 
 @router.post("/v1/conversations/{conversation_id}/continue", response_model=ConversationOut)
@@ -214,7 +215,7 @@ async def continue_conversation(conversation_id: PathId, body: Continued, agents
         agent_ids=body.agent_ids,
         **_wishes(body),
     )
-    return Json(conversation.to_dict())
+    return Json(_shown(conversation.to_dict()))
 
 
 @router.get("/v1/conversations/{conversation_id}/turns", response_model=TurnPage)
@@ -287,7 +288,16 @@ async def _events(
     async with aclosing(turns):
         async for turn in turns:
             yield event(turn.to_dict(), "turn")
-    yield event((await agents.ask("get_conversation", conversation_id)).to_dict(), "ended")
+    yield event(_shown((await agents.ask("get_conversation", conversation_id)).to_dict()), "ended")
+
+
+def _shown(values: dict[str, Any]) -> dict[str, Any]:
+    """Nobody in particular is null here, as it is in requests."""
+    return {**values, "user_id": values["user_id"] or None}
+
+
+def _page(page: dict[str, Any]) -> dict[str, Any]:
+    return {**page, "data": [_shown(one) for one in page["data"]]}
 
 
 def _wishes(body: Talk) -> dict[str, Any]:

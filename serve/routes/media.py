@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi import Query as InQuery
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
@@ -13,8 +13,7 @@ from starlette.responses import Response
 from actors.module_ref import ModuleRef
 from serve.json_response import Json
 from serve.pages import Id, PageQuery, Query, page_of
-from serve.paths import PathId
-from serve.schemas import Answer, Body, Page
+from serve.schemas import NOT_BLANK, Answer, Body, Page
 from serve.serving import CallerNow, Serving, ServingNow, running
 
 router = APIRouter(tags=["media"])
@@ -22,28 +21,72 @@ UPLOADS = ("/v1/media",)
 
 Media = Annotated[ModuleRef, Depends(running("multimodal"))]
 Kind = Literal["image", "audio", "video", "document"]
+MediaId = Annotated[
+    str, Path(pattern="^media_[0-9a-f]{32}_[0-9a-f]{8}$", examples=["media_" + 8 * "9f86" + "_811c9dc5"])
+]
+Look = Literal[
+    "metadata",
+    "exif",
+    "histogram",
+    "blur_score",
+    "perceptual_hash",
+    "faces",
+    "ocr",
+    "waveform",
+    "key_frames",
+    "scenes",
+    "motion",
+]
+OperationName = Literal[
+    "resize",
+    "crop",
+    "rotate",
+    "thumbnail",
+    "grayscale",
+    "blur",
+    "edges",
+    "convert",
+    "histogram",
+    "blur_score",
+    "perceptual_hash",
+    "faces",
+    "exif",
+    "ocr",
+]
+Target = Literal["png", "jpeg", "webp", "gif", "bmp", "tiff", "avif", "wav", "flac", "ogg", "mp3", "text"]
 
 # Beside what the module itself may take: waiting for a turn, and the way there and back.
 _BESIDE_S = 60.0
 
 
 class UploadQuery(Query):
-    user_id: Id | None = None
-    name: Annotated[str, Field(max_length=255)] = ""
+    user_id: Id
+    name: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] = ""
     """The file's name; what the file is, is found by its content."""
 
 
 class MediaQuery(Query):
-    user_id: Id | None = None
+    user_id: Id
 
 
 class MediaPageQuery(PageQuery):
-    user_id: Id | None = None
+    user_id: Id
     kind: Kind | None = None
 
 
 class AboutMedia(Body):
-    user_id: Id | None = None
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada"}]})
+
+    user_id: Id
+    """Whose file it is."""
+
+
+class Operation(Body):
+    """With its arguments, which `docs/multimodal.md` lists."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: OperationName
 
 
 class Process(AboutMedia):
@@ -51,7 +94,7 @@ class Process(AboutMedia):
         json_schema_extra={"examples": [{"user_id": "ada", "operations": ["exif", {"type": "resize", "width": 640}]}]}
     )
 
-    operations: Annotated[list[str | dict[str, Any]], Field(min_length=1, max_length=32)]
+    operations: Annotated[list[OperationName | Operation], Field(min_length=1, max_length=32)]
     """Done in order; `docs/multimodal.md` lists them."""
 
     keep: bool = True
@@ -59,25 +102,34 @@ class Process(AboutMedia):
 
 
 class Transcribe(AboutMedia):
-    language: Annotated[str | None, Field(max_length=35)] = None
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada", "language": "en"}]})
+
+    language: Annotated[str | None, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*$")] = None
 
 
 class Analyze(AboutMedia):
-    analysis_types: Annotated[list[str] | None, Field(min_length=1, max_length=32)] = None
-    """What to look at; without it, all that needs no model."""
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "ada", "analysis_types": ["exif", "perceptual_hash"]}]}
+    )
+
+    analysis_types: Annotated[list[Look] | None, Field(min_length=1, max_length=32)] = None
+    """What to look at; without it, all that needs no model. `docs/multimodal.md` says what images, sound and video
+    have."""
 
 
 class Convert(AboutMedia):
-    target: Annotated[str, Field(max_length=20)]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada", "target": "png"}]})
+
+    target: Target
     keep: bool = True
 
 
 class Generate(AboutMedia):
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada", "prompt": "a lighthouse at dusk"}]})
 
-    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
-    style: Annotated[str | None, Field(max_length=500)] = None
-    size: Annotated[str, Field(max_length=20)] = "1024x1024"
+    prompt: Annotated[str, Field(min_length=1, max_length=32_000, pattern=NOT_BLANK)]
+    style: Annotated[str | None, Field(max_length=500, pattern=NOT_BLANK)] = None
+    size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{1,3}x[1-9][0-9]{1,3})$")] = "1024x1024"
 
 
 class UploadOut(Answer):
@@ -190,6 +242,7 @@ async def add_upload(
 async def list_uploads(
     query: Annotated[MediaPageQuery, InQuery()], media: Media, caller: CallerNow, serving: ServingNow
 ) -> Json:
+    """A user's files, by when they were kept."""
     user_id = caller.needing_user(query.user_id)
 
     async def ask(**window: Any) -> Any:
@@ -198,7 +251,7 @@ async def list_uploads(
     return Json(await page_of(query, serving.http.pages, ask))
 
 
-@router.post("/v1/media/generations", status_code=201, response_model=GeneratedOut)
+@router.post("/v1/media-generations", status_code=201, response_model=GeneratedOut)
 async def generate_image(body: Generate, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
     """Have a picture made by the model server of the settings; it is kept as an upload."""
     made = await media.ask(
@@ -214,8 +267,9 @@ async def generate_image(body: Generate, media: Media, caller: CallerNow, servin
 
 @router.get("/v1/media/{media_id}", response_model=UploadOut)
 async def get_upload(
-    media_id: PathId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
+    media_id: MediaId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
 ) -> Json:
+    """What is known of a file without looking into it."""
     upload = await media.ask("get_upload", media_id, user_id=caller.needing_user(query.user_id))
     return Json(upload.to_dict())
 
@@ -226,7 +280,7 @@ async def get_upload(
     responses={200: {"content": {"application/octet-stream": {}}, "description": "The file, byte for byte"}},
 )
 async def read_upload(
-    media_id: PathId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
+    media_id: MediaId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
 ) -> Response:
     """The file, byte for byte. It is to be saved and never to be shown in place: it is what somebody uploaded."""
     user_id = caller.needing_user(query.user_id)
@@ -240,7 +294,7 @@ async def read_upload(
 
 @router.delete("/v1/media/{media_id}", response_model=DeletedUpload)
 async def delete_upload(
-    media_id: PathId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
+    media_id: MediaId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
 ) -> Json:
     """Remove an upload, with its content and all that was found in it where it has no other name."""
     is_gone = await media.ask("delete_upload", media_id, user_id=caller.needing_user(query.user_id))
@@ -248,37 +302,37 @@ async def delete_upload(
 
 
 @router.post("/v1/media/{media_id}/process", response_model=ProcessedOut)
-async def process_image(media_id: PathId, body: Process, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
+async def process_image(media_id: MediaId, body: Process, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
     """Change and measure an image."""
     return await _done(
-        "process_image", media_id, body, media, caller, serving, operations=body.operations, keep=body.keep
+        "process_image", media_id, body, media, caller, serving, operations=_plain(body.operations), keep=body.keep
     )
 
 
 @router.post("/v1/media/{media_id}/transcribe", response_model=TranscriptOut)
 async def transcribe_audio(
-    media_id: PathId, body: Transcribe, media: Media, caller: CallerNow, serving: ServingNow
+    media_id: MediaId, body: Transcribe, media: Media, caller: CallerNow, serving: ServingNow
 ) -> Json:
     """What is said in sound or video."""
     return await _done("transcribe_audio", media_id, body, media, caller, serving, language=body.language)
 
 
 @router.post("/v1/media/{media_id}/analyze", response_model=AnalysisOut)
-async def analyze(media_id: PathId, body: Analyze, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
+async def analyze(media_id: MediaId, body: Analyze, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
     """What there is to know of an image, of sound or of video."""
     return await _done("analyze", media_id, body, media, caller, serving, analysis_types=body.analysis_types)
 
 
 @router.post("/v1/media/{media_id}/text", response_model=TextOut)
 async def extract_text(
-    media_id: PathId, body: AboutMedia, media: Media, caller: CallerNow, serving: ServingNow
+    media_id: MediaId, body: AboutMedia, media: Media, caller: CallerNow, serving: ServingNow
 ) -> Json:
     """The text in an image, in sound, or in a document."""
     return await _done("extract_text", media_id, body, media, caller, serving)
 
 
 @router.post("/v1/media/{media_id}/convert", response_model=MadeFileOut | TextOut)
-async def convert(media_id: PathId, body: Convert, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
+async def convert(media_id: MediaId, body: Convert, media: Media, caller: CallerNow, serving: ServingNow) -> Json:
     """The file as another format; `text` of anything."""
     return await _done("convert", media_id, body, media, caller, serving, target=body.target, keep=body.keep)
 
@@ -291,6 +345,10 @@ async def _done(
     await media.ask("get_upload", media_id, user_id=user_id)
     result = await media.ask(method, media_id, user_id=user_id, timeout_s=_patience(serving), **more)
     return Json(result.to_dict())
+
+
+def _plain(operations: list[OperationName | Operation]) -> list[str | dict[str, Any]]:
+    return [one if isinstance(one, str) else one.model_dump() for one in operations]
 
 
 def _patience(serving: Serving) -> float:

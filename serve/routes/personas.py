@@ -9,32 +9,39 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from fastapi import Query as InQuery
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from actors.module_ref import ModuleRef
+from modules.persona.injection import Injection
+from modules.persona.profile import Persona
 from serve.caller import Caller
 from serve.json_response import Json
 from serve.pages import Id, PageQuery, Query
 from serve.paths import PathId
-from serve.schemas import Answer, Body, Deleted, Page
+from serve.schemas import NOT_BLANK, TAG, Answer, Body, Deleted, Page, Positive, whole
 from serve.serving import CallerNow, ServingNow, running
 from serve.whole_lists import page_of_whole
 
 router = APIRouter(tags=["personas"])
 
 Personas = Annotated[ModuleRef, Depends(running("persona"))]
-PersonaName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")]
-Texts = Annotated[list[Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"\S")]], Field(max_length=50)]
+PersonaName = Annotated[str, Field(min_length=1, max_length=100, pattern=NOT_BLANK)]
+Item = Annotated[str, Field(min_length=1, max_length=2_000, pattern=NOT_BLANK)]
+Texts = Annotated[list[Item], Field(max_length=50)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 Message = Annotated[str, Field(max_length=65_536)]
-Answered = Annotated[str, Field(max_length=65_536, pattern=r"\S")]
+Answered = Annotated[str, Field(max_length=65_536, pattern=NOT_BLANK)]
+
+TextsOfV2 = Texts | Item | None
+StyleOfV2 = Annotated[str, Field(max_length=4_000)] | dict[str, Any] | None
+IdOfV2 = Annotated[str, Field(max_length=1_000)] | int | None
 
 _ABOUT = frozenset({"user_id", "id", "expected_version"})
 
 
 class ExampleIn(Body):
     user: Annotated[str, Field(max_length=2_000)] = ""
-    assistant: Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"\S")]
+    assistant: Item
 
 
 class PersonaFields(Body):
@@ -72,31 +79,74 @@ class NewPersona(PersonaFields):
 
 class PersonaChanges(PersonaFields):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": "ada", "expected_version": 1, "voice": "warm"}]}
+        json_schema_extra={
+            "examples": [{"user_id": "ada", "expected_version": 1, "voice": "warm"}],
+        }
     )
 
     user_id: Id | None = None
-    expected_version: Annotated[int | None, Field(ge=1)] = None
+    expected_version: Positive | None = None
     """Refuse the change (409) where the persona is at another version."""
 
     name: PersonaName | None = None
     traits: Texts | None = None
 
 
+class ExportedPersona(PersonaFields):
+    """``id`` counts where the import names none."""
+
+    id: Id | None = None
+    name: PersonaName
+    traits: Texts = Field(default_factory=list)
+
+
 class Exported(Body):
     """What an export gives."""
 
     format: Literal["modchat.persona"]
-    version: Literal[1]
-    persona: dict[str, Any]
+    version: Annotated[int, Field(ge=1, le=1), BeforeValidator(whole)]
+    persona: ExportedPersona
 
 
-class OfV2(Body):
-    """A persona's file of v2, in either of its schemas."""
+class BehaviourOfV2(Body):
+    """What v2's chat application kept of a persona's ways."""
 
     model_config = ConfigDict(extra="allow")
 
+    personality: TextsOfV2 = None
+    values: TextsOfV2 = None
+    strengths: TextsOfV2 = None
+    decision_making: TextsOfV2 = None
+    communication_style: StyleOfV2 = None
+
+
+class OfV2(Body):
+    """A persona's file of v2, in either of its schemas. What has no member here is kept in ``metadata``."""
+
+    # An export is told by its format.
+    model_config = ConfigDict(extra="allow", json_schema_extra={"not": {"required": ["format"]}})
+
+    id: IdOfV2 = None
+    persona_id: IdOfV2 = None
     name: PersonaName
+    description: Annotated[str | None, Field(max_length=4_000)] = None
+    traits: TextsOfV2 = None
+    expertise: TextsOfV2 = None
+    expertise_areas: TextsOfV2 = None
+    communication_style: StyleOfV2 = None
+    behavioral_traits: BehaviourOfV2 | None = None
+    system_prompt: Annotated[str | None, Field(max_length=32_000)] = None
+    metadata: dict[str, Any] | None = None
+
+
+def _form_of(data: Any) -> str:
+    is_export = "format" in data if isinstance(data, dict) else isinstance(data, Exported)
+    return f"{TAG}export" if is_export else f"{TAG}v2"
+
+
+PersonaFile = Annotated[
+    Annotated[Exported, Tag(f"{TAG}export")] | Annotated[OfV2, Tag(f"{TAG}v2")], Discriminator(_form_of)
+]
 
 
 class Import(Body):
@@ -106,7 +156,7 @@ class Import(Body):
 
     user_id: Id | None = None
     id: Id | None = None
-    data: Exported | OfV2
+    data: PersonaFile
 
 
 class Activate(Body):
@@ -122,6 +172,8 @@ class Activate(Body):
 
 
 class Deactivate(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada", "session_id": "chat_1"}]})
+
     user_id: Id | None = None
     session_id: Id | None = None
 
@@ -132,7 +184,7 @@ class Inject(Body):
     user_id: Id | None = None
     message: Message
     strength: Strength = 1.0
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_tokens: Positive | None = None
 
 
 class Said(Body):
@@ -172,6 +224,8 @@ class ExampleOut(Answer):
 
 
 class PersonaOut(Answer):
+    """``user_id`` null: it is everyone's. ``is_migrated``: it came from v2."""
+
     id: str
     name: str
     description: str
@@ -183,7 +237,7 @@ class PersonaOut(Answer):
     examples: list[ExampleOut]
     system_prompt: str
     template: str | None
-    owner_id: str | None
+    user_id: str | None
     version: int
     created_at: str
     updated_at: str
@@ -216,10 +270,12 @@ class ActivationOut(Answer):
 
 
 class InjectionOut(Answer):
+    """``user_id``: whose persona it is; null for one of everyone's."""
+
     text: str
     persona_id: str | None
     version: int | None
-    owner_id: str | None
+    user_id: str | None
     strength: float
 
 
@@ -256,7 +312,7 @@ async def create_persona(body: NewPersona, personas: Personas, caller: CallerNow
         persona_id=body.id,
         fields=_given(body, "name", "traits", "backstory", "examples"),
     )
-    return Json(made.to_dict(), 201)
+    return Json(_shown(made), 201)
 
 
 @router.get("/v1/personas", response_model=PersonaPage)
@@ -265,16 +321,21 @@ async def list_personas(
 ) -> Json:
     """The user's own, then everyone's."""
     found = await personas.ask("list_personas", user_id=caller.acting_for(query.user_id))
-    return Json(await page_of_whole(query, serving.http.pages, found))
+    page = await page_of_whole(query, serving.http.pages, found)
+    shown = {one.id: _shown(one) for one in found}
+    return Json({**page, "data": [shown[one["id"]] for one in page["data"]]})
 
 
 @router.post("/v1/persona-imports", status_code=201, response_model=PersonaOut)
 async def import_persona(body: Import, personas: Personas, caller: CallerNow) -> Json:
     """Make a persona of a file."""
     made = await personas.ask(
-        "import_persona", body.data.model_dump(), user_id=_owner(caller, body.user_id), persona_id=body.id
+        "import_persona",
+        body.data.model_dump(exclude_unset=True),
+        user_id=_owner(caller, body.user_id),
+        persona_id=body.id,
     )
-    return Json(made.to_dict(), 201)
+    return Json(_shown(made), 201)
 
 
 @router.get("/v1/personas/{persona_id}", response_model=PersonaOut)
@@ -284,23 +345,20 @@ async def get_persona(
     """A persona as it is, or as it was in a version."""
     user_id = caller.acting_for(query.user_id)
     found = await personas.ask("get_persona", persona_id, user_id=user_id, version=query.version)
-    return Json(found.to_dict())
+    return Json(_shown(found))
 
 
 @router.patch("/v1/personas/{persona_id}", response_model=PersonaOut)
 async def update_persona(persona_id: PathId, body: PersonaChanges, personas: Personas, caller: CallerNow) -> Json:
     """Make the next version; what is not named stays. A change of nothing makes none."""
-    changes, owner = _given(body), _owner(caller, body.user_id)
-    if not changes and body.expected_version is None:
-        return Json((await personas.ask("get_persona", persona_id, user_id=owner)).to_dict())
     changed = await personas.ask(
         "update_persona",
         persona_id,
-        changes,
-        user_id=owner,
+        _given(body),
+        user_id=_owner(caller, body.user_id),
         expected_version=body.expected_version,
     )
-    return Json(changed.to_dict())
+    return Json(_shown(changed))
 
 
 @router.delete("/v1/personas/{persona_id}", response_model=Deleted)
@@ -373,7 +431,7 @@ async def inject_personality(persona_id: PathId, body: Inject, personas: Persona
         user_id=caller.acting_for(body.user_id),
         max_tokens=body.max_tokens,
     )
-    return Json(found.to_dict())
+    return Json(_shown(found))
 
 
 @router.post("/v1/personas/{persona_id}/evaluate", response_model=ConsistencyOut)
@@ -395,6 +453,13 @@ def _owner(caller: Caller, user_id: str | None) -> str | None:
 def _place(caller: Caller, body: Activate | Deactivate) -> str | None:
     """Where; a session that names no user is looked for, as everywhere."""
     return _owner(caller, body.user_id) if body.session_id is None else caller.acting_for(body.user_id)
+
+
+def _shown(found: Persona | Injection) -> dict[str, Any]:
+    """Whose it is has one name in requests and answers."""
+    values = dict(found.to_dict())
+    values["user_id"] = values.pop("owner_id")
+    return values
 
 
 def _given(body: Body, *but: str) -> dict[str, Any]:

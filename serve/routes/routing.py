@@ -288,6 +288,7 @@ async def find_boundaries(body: Boundaries, the_router: TheRouter, caller: Calle
 
 @router.get("/v1/route/topics", response_model=TopicsOut)
 async def list_topics(the_router: TheRouter) -> Json:
+    """The topics that are told apart now."""
     return Json({"topics": await the_router.ask("list_topics")})
 
 
@@ -334,6 +335,7 @@ async def forget_example(example_id: PathId, the_router: TheRouter, caller: Call
 async def list_specialists(
     query: Annotated[PageQuery, InQuery()], the_router: TheRouter, caller: CallerNow, serving: ServingNow
 ) -> Json:
+    """Those among whom is chosen, by id."""
     found = await the_router.ask("list_specialists", user_id=caller.acting_for(None) or "")
     return Json(await page_of_whole(query, serving.http.pages, found))
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi import Query as InQuery
 from pydantic import ConfigDict, Field
 
 from actors.module_ref import ModuleRef
-from modules.core.errors import NotFound, ValidationError
+from modules.core.errors import NotFound
 from modules.tool_use import ToolAnswerInvalid, ToolDefinition, ToolFailed
 from serve.caller import Caller
 from serve.disconnect import unless_gone
 from serve.errors import SERVER, HttpError
 from serve.json_response import Json
 from serve.pages import Id, PageQuery, Query, listed
-from serve.paths import PathId
 from serve.schemas import Answer, Body, Deleted, Page
 from serve.serving import CallerNow, ServingNow, running
 
@@ -25,6 +24,10 @@ router = APIRouter(tags=["tools"])
 T = TypeVar("T")
 
 Tools = Annotated[ModuleRef, Depends(running("tool_use"))]
+_NAME = "^[A-Za-z0-9_-]{1,64}$"
+Name = Annotated[str, Field(pattern=_NAME)]
+ToolName = Annotated[str, Path(pattern=_NAME, examples=["weather"])]
+ChainId = Annotated[str, Path(pattern=_NAME, examples=["where_and_how"])]
 Timeout = Annotated[float | None, Field(gt=0, le=3600)]
 Metadata = dict[str, Any]
 _EVERYBODY = ""
@@ -35,6 +38,31 @@ class ToolSaysNo(HttpError):
 
     status = 502
     type = SERVER
+
+
+class ToolMetadata(Body):
+    """What is not named here is kept as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    description: Annotated[str, Field(max_length=16_000)] = ""
+    capabilities: Annotated[list[Id], Field(max_length=100)] = Field(default_factory=list)
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: dict[str, str] = Field(default_factory=dict)
+    """``${NAME}`` in a value is a variable that the operator lets go to that host."""
+
+    idempotent: bool = False
+    """Whether a call may be made again when nobody knows whether it was carried out; without it, what is usual for the
+    method."""
+
+    cost: Annotated[float, Field(ge=0)] = 0.0
+    """Of one call, in the operator's unit."""
+
+    timeout_seconds: Annotated[float | None, Field(gt=0)] = None
+    """Where a caller names none."""
+
+    offered: bool = True
+    """Whether chat models are told of it."""
 
 
 class NewTool(Body):
@@ -59,25 +87,28 @@ class NewTool(Body):
     user_id: Id | None = None
     """Whose tool it is; without one it is for everybody, which takes an administrator."""
 
-    tool_name: Annotated[str, Field(min_length=1, max_length=64)]
-    endpoint: Annotated[str, Field(min_length=1, max_length=2048)]
+    tool_name: Name
+    endpoint: Annotated[str, Field(max_length=2048, pattern=r"^(https?:|python:|mcp:|mcp\+https?:)[\x21-\x7e]+$")]
     """``https://host/path``, ``python:package.module:function`` from the operator's list, ``mcp:server#tool`` of a
     server that the operator named, or ``mcp+https://host/path#tool``."""
 
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
-    metadata: Metadata | None = None
-    """``description``, ``capabilities``, ``method``, ``headers``, ``idempotent``, ``cost``, ``timeout_seconds``,
-    ``offered`` are read; the rest is kept."""
+    metadata: ToolMetadata | None = None
 
 
 class NewImport(Body):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "ada", "endpoint": "mcp:files", "prefix": "files_"}]}
+    )
+
     user_id: Id | None = None
-    endpoint: Annotated[str, Field(min_length=1, max_length=2048)]
+    endpoint: Annotated[str, Field(max_length=2048, pattern=r"^(mcp:|mcp\+https?:)[\x21-\x7e]+$")]
     """``mcp:server`` or ``mcp+https://host/path``."""
 
-    prefix: Annotated[str, Field(max_length=32)] = ""
-    metadata: Metadata | None = None
+    prefix: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{0,32}$")] = ""
+    metadata: ToolMetadata | None = None
+    """Of each of the tools."""
 
 
 class Call(Body):
@@ -92,8 +123,21 @@ class Call(Body):
 
 
 class Check(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "ada", "parameters": {"city": "Rome"}}]})
+
     user_id: Id | None = None
     parameters: dict[str, Any] | None = None
+
+
+class Step(Body):
+    """In ``input``, a text that begins with ``$`` is where a value is taken from: ``$input.city``,
+    ``$previous.temperature``, ``$steps.locate.city``; ``$$`` begins a text that begins with ``$``."""
+
+    tool: Name
+    name: Name | None = None
+    """After its tool where it is not given. No two steps of a chain have the same."""
+
+    input: dict[str, Any] | None = None
 
 
 class NewChain(Body):
@@ -110,9 +154,10 @@ class NewChain(Body):
     )
 
     user_id: Id | None = None
-    tools: Annotated[list[str | dict[str, Any]], Field(min_length=1, max_length=32)]
+    tools: Annotated[list[Name | Step], Field(min_length=1, max_length=32)]
     strategy: Literal["sequential", "parallel"] = "sequential"
-    chain_id: Annotated[str | None, Field(min_length=1, max_length=64)] = None
+    chain_id: Name | None = None
+    """Made up where it is not given."""
 
 
 class ToolsQuery(PageQuery):
@@ -122,12 +167,17 @@ class ToolsQuery(PageQuery):
     capability: Id | None = None
 
 
+class ChainsQuery(PageQuery):
+    user_id: Id | None = None
+
+
 class UserQuery(Query):
     user_id: Id | None = None
 
 
 class ToolOut(Answer):
-    """Of a tool of another owner, ``endpoint`` lacks its query and headers show their names alone."""
+    """``user_id`` null: it is everybody's. Of a tool of another owner, ``endpoint`` lacks its query and headers show
+    their names alone."""
 
     name: str
     endpoint: str
@@ -136,7 +186,7 @@ class ToolOut(Answer):
     input_schema: dict[str, Any]
     output_schema: dict[str, Any] | None
     metadata: Metadata
-    owner: str
+    user_id: str | None
     version: int
     registered_at: str
 
@@ -172,7 +222,7 @@ class ChainOut(Answer):
     name: str
     steps: list[dict[str, Any]]
     strategy: str
-    owner: str
+    user_id: str | None
     created_at: str
 
 
@@ -200,10 +250,10 @@ async def register_tool(body: NewTool, tools: Tools, caller: CallerNow) -> Json:
         body.endpoint,
         body.input_schema,
         body.output_schema,
-        body.metadata,
+        _plain(body.metadata),
         user_id=owner,
     )
-    return Json(tool.to_dict(), 201)
+    return Json(_whose(tool.to_dict()), 201)
 
 
 @router.get("/v1/tools", response_model=ToolPage)
@@ -217,14 +267,17 @@ async def discover_tools(
 
 
 @router.get("/v1/tools/{tool_name}", response_model=ToolOut)
-async def get_tool(tool_name: PathId, query: Annotated[UserQuery, InQuery()], tools: Tools, caller: CallerNow) -> Json:
+async def get_tool(
+    tool_name: ToolName, query: Annotated[UserQuery, InQuery()], tools: Tools, caller: CallerNow
+) -> Json:
+    """The user's tool of that name, else the one for everybody."""
     user = _user(caller, query.user_id)
     return Json(_shown(await tools.ask("get_tool", tool_name, user_id=user), user))
 
 
 @router.delete("/v1/tools/{tool_name}", response_model=Deleted)
 async def unregister_tool(
-    tool_name: PathId, query: Annotated[UserQuery, InQuery()], tools: Tools, caller: CallerNow
+    tool_name: ToolName, query: Annotated[UserQuery, InQuery()], tools: Tools, caller: CallerNow
 ) -> Json:
     """Remove a user's own tool; without a user, everybody's."""
     if not await tools.ask("unregister_tool", tool_name, user_id=_owner(caller, query.user_id)):
@@ -234,7 +287,7 @@ async def unregister_tool(
 
 @router.post("/v1/tools/{tool_name}/execute", response_model=ResultOut)
 async def execute_tool(
-    tool_name: PathId, body: Call, tools: Tools, caller: CallerNow, serving: ServingNow, request: Request
+    tool_name: ToolName, body: Call, tools: Tools, caller: CallerNow, serving: ServingNow, request: Request
 ) -> Json:
     """Call a tool and wait for its answer."""
     calling = tools.ask(
@@ -250,7 +303,7 @@ async def execute_tool(
 
 
 @router.post("/v1/tools/{tool_name}/validate", response_model=CheckOut)
-async def validate_parameters(tool_name: PathId, body: Check, tools: Tools, caller: CallerNow) -> Json:
+async def validate_parameters(tool_name: ToolName, body: Check, tools: Tools, caller: CallerNow) -> Json:
     """Whether a tool could be called so; it is not called."""
     user = _user(caller, body.user_id)
     problems = await tools.ask("validate_parameters", tool_name, body.parameters, user_id=user)
@@ -261,9 +314,10 @@ async def validate_parameters(tool_name: PathId, body: Check, tools: Tools, call
 async def import_tools(body: NewImport, tools: Tools, caller: CallerNow) -> Json:
     """Register all tools that an MCP server lists."""
     owner = _owner(caller, body.user_id)
-    importing = tools.ask("import_tools", body.endpoint, prefix=body.prefix, metadata=body.metadata, user_id=owner)
+    metadata = _plain(body.metadata)
+    importing = tools.ask("import_tools", body.endpoint, prefix=body.prefix, metadata=metadata, user_id=owner)
     found = await _told(importing)
-    return Json({"tools": [tool.to_dict() for tool in found.tools], "refused": dict(found.refused)}, 201)
+    return Json({"tools": [_whose(tool.to_dict()) for tool in found.tools], "refused": dict(found.refused)}, 201)
 
 
 @router.post("/v1/tool_chains", status_code=201, response_model=ChainOut)
@@ -271,29 +325,28 @@ async def create_chain(body: NewChain, tools: Tools, caller: CallerNow) -> Json:
     """Keep a chain of tools, in place of the user's one of that id."""
     chain = await tools.ask(
         "create_tool_chain",
-        body.tools,
+        [one if isinstance(one, str) else one.model_dump() for one in body.tools],
         body.strategy,
         chain_id=body.chain_id,
         user_id=_owner(caller, body.user_id),
     )
-    return Json(chain.to_dict(), 201)
+    return Json(_whose(chain.to_dict()), 201)
 
 
 @router.get("/v1/tool_chains", response_model=ChainPage)
 async def list_chains(
-    query: Annotated[ToolsQuery, InQuery()], tools: Tools, caller: CallerNow, serving: ServingNow
+    query: Annotated[ChainsQuery, InQuery()], tools: Tools, caller: CallerNow, serving: ServingNow
 ) -> Json:
     """The chains that a user can run, by id."""
-    if query.capability is not None:
-        raise ValidationError("chains have no capabilities", param="capability")
     chains = await tools.ask("list_chains", user_id=_user(caller, query.user_id))
-    return Json(_page([chain.to_dict() for chain in chains], query, query.most(serving.http.pages)))
+    return Json(_page([_whose(chain.to_dict()) for chain in chains], query, query.most(serving.http.pages)))
 
 
 @router.delete("/v1/tool_chains/{chain_id}", response_model=Deleted)
 async def delete_chain(
-    chain_id: PathId, query: Annotated[UserQuery, InQuery()], tools: Tools, caller: CallerNow
+    chain_id: ChainId, query: Annotated[UserQuery, InQuery()], tools: Tools, caller: CallerNow
 ) -> Json:
+    """Remove a user's own chain; without a user, everybody's. Its tools stay."""
     if not await tools.ask("delete_chain", chain_id, user_id=_owner(caller, query.user_id)):
         raise NotFound(f"no chain {chain_id!r}")
     return Json({"object": "deleted", "id": chain_id, "deleted": True})
@@ -301,7 +354,7 @@ async def delete_chain(
 
 @router.post("/v1/tool_chains/{chain_id}/execute", response_model=ChainResultOut)
 async def execute_chain(
-    chain_id: PathId, body: Call, tools: Tools, caller: CallerNow, serving: ServingNow, request: Request
+    chain_id: ChainId, body: Call, tools: Tools, caller: CallerNow, serving: ServingNow, request: Request
 ) -> Json:
     """Run a chain and wait for its last step. A step that fails is told in the result."""
     running_it = tools.ask(
@@ -336,8 +389,18 @@ def _owner(caller: Caller, user_id: str | None) -> str:
     return user
 
 
+def _plain(metadata: ToolMetadata | None) -> Metadata | None:
+    return None if metadata is None else metadata.model_dump(exclude_unset=True)
+
+
 def _shown(tool: ToolDefinition, user: str) -> dict[str, Any]:
-    return tool.to_dict() if user and tool.owner == user else tool.shown()
+    return _whose(tool.to_dict() if user and tool.owner == user else tool.shown())
+
+
+def _whose(shown: dict[str, Any]) -> dict[str, Any]:
+    """Whose it is has one name in requests and answers."""
+    shown["user_id"] = shown.pop("owner") or None
+    return shown
 
 
 def _page(items: Sequence[dict[str, Any]], query: PageQuery, most: int) -> dict[str, Any]:

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from fastapi import Query as InQuery
 from pydantic import Field
 
 from actors.module_ref import ModuleRef
 from serve.json_response import Json
 from serve.pages import Id, Query, listed, most_items
-from serve.paths import PathId
 from serve.schemas import Answer, Page
 from serve.serving import CallerNow, ServingNow, running
 
 router = APIRouter(tags=["traces"])
 
 TraceLogger = Annotated[ModuleRef, Depends(running("trace_logger"))]
+Head = Annotated[str, Field(pattern="^[0-9]{1,18}:[0-9a-f]{64}$", examples=["12:" + 16 * "9f86"])]
+TraceId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=["65a51d4c0af7651916cd43dd8448eb21"])]
+Length = Annotated[str, Field(pattern=r"^[0-9]{1,5}(\.[0-9]{1,3})?[smhdw]$", examples=["24h"])]
+# As text: which of the many ways to write a moment are taken, the module knows.
+Moment = Annotated[
+    str, Field(max_length=40, json_schema_extra={"format": "date-time"}, examples=["2024-01-15T10:00:00Z"])
+]
 _READING_TIMEOUT_S = 120.0
 
 
 class RangeQuery(Query):
-    since: Annotated[str, Field(max_length=20)] = "24h"
+    since: Length = "24h"
     """A length until now: 15m, 24h, 7d."""
 
-    start: Annotated[str | None, Field(max_length=40)] = None
-    """A moment; with ``end``, in place of ``since``."""
+    start: Moment | None = None
+    """From this moment on, in place of ``since``."""
 
-    end: Annotated[str | None, Field(max_length=40)] = None
+    end: Moment | None = None
+    """Until this moment, which comes after ``start``; until now where it is not given."""
 
     @property
     def time_range(self) -> str | dict[str, str]:
@@ -60,7 +67,7 @@ class AuditQuery(Query):
 
 
 class VerifyQuery(Query):
-    expect: Annotated[str | None, Field(max_length=100)] = None
+    expect: Head | None = None
     """The head that an earlier check has shown."""
 
 
@@ -183,7 +190,7 @@ async def analyze_performance(
 
 
 @router.get("/v1/traces/{trace_id}", response_model=TraceOut)
-async def get_trace(trace_id: PathId, logger: TraceLogger, caller: CallerNow) -> Json:
+async def get_trace(trace_id: TraceId, logger: TraceLogger, caller: CallerNow) -> Json:
     """The spans of a trace as a tree, with its events and logs."""
     caller.check_admin()
     trace = await logger.ask("get_trace", trace_id, user_id=caller.acting_for(None), timeout_s=_READING_TIMEOUT_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,8 @@ import httpx
 import pytest
 
 from actors.locks import is_running
+from benchmarks.http_servers import Serving
+from benchmarks.soak_http import soak
 from serve.addresses import free_port
 from tests.cluster.conftest import Command, CommandLine, eventually
 from tests.listening import Listener, descendants, listeners
@@ -374,6 +377,17 @@ async def test_settings_that_cannot_be_used_change_nothing(server: Server, clien
     assert "http.replicas" in server.command.stderr
     assert server.pid_of("ray::ServeReplica") == pid
     assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk, the load generator")
+def test_memory_does_not_grow_under_load(server: Server) -> None:
+    write_settings(server.configuration, server.model, {})
+    server.model.words = 5
+    found = soak(Serving(server.port, server.command.process.pid, server.base), 24, slice_s=2)
+    server.model.words = 40
+    assert {"HAProxy", "replica", "module"} <= set(found.bytes)
+    assert len(found.bytes["replica"]) >= 3
+    assert found.too_much() == [], found.table().to_markdown()
 
 
 # -- the end ------------------------------------------------------------------------------------------------

@@ -110,6 +110,16 @@ async def test_finished_calls_go_back_without_the_slow_ones_of_their_flight() ->
     assert value(late) == 1
 
 
+async def test_calls_that_end_one_after_the_other_go_back_together() -> None:
+    class Steady(Worker):
+        async def work(self, number: int) -> int:
+            await asyncio.sleep(number * 0.006)
+            return number
+
+    replies = await host(Steady()).serve("calls", flight(*(("work", number) for number in range(5))))
+    assert [value(reply) for reply in replies] == [0, 1, 2, 3, 4]
+
+
 async def test_late_replies_go_back_as_soon_as_there_is_one() -> None:
     worker = Worker()
     here = host(worker)

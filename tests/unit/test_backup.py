@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -338,6 +338,20 @@ def test_pruning_keeps_the_newest_and_what_was_named_by_hand(source: Path, backu
     assert removed == [path.name for path in made[1:10]]
     assert backups.list_backups() == ["before-the-upgrade", made[10].name, made[11].name]
     assert {p.name for p in backups.backup_path.iterdir()} == set(backups.list_backups())
+
+
+def test_pruning_by_age_leaves_the_younger_ones(source: Path, tmp_path: Path) -> None:
+    clock = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)]
+    now = [clock[0]]
+    manager = RollbackManager(tmp_path / "backups", clock=lambda: now[0])
+    made = []
+    for day in clock:
+        now[0] = day
+        made.append(manager.create_backup(source).name)
+
+    assert manager.prune(keep=1, older_than=timedelta(days=1, hours=12)) == made[:2]
+    assert manager.list_backups() == made[2:]
+    assert manager.prune(keep=2, older_than=timedelta(0)) == []
 
 
 def test_a_crash_while_pruning_leaves_no_half_backup(source: Path, backups: RollbackManager) -> None:

@@ -116,3 +116,47 @@ async def test_an_answer_for_a_caller_that_left_disturbs_nobody() -> None:
     await settle()
     line.gates[1].set()
     assert await later == -2
+
+
+async def test_where_flights_take_long_they_become_larger_and_not_more() -> None:
+    under_way, sizes, at_once = 0, [], []
+
+    async def send(batch: Sequence[int]) -> list[int]:
+        nonlocal under_way
+        under_way += 1
+        sizes.append(len(batch))
+        at_once.append(under_way)
+        await asyncio.sleep(0.03)
+        under_way -= 1
+        return list(batch)
+
+    coalescer = Coalescer(send, at_most=64, hold_s=0.002)
+
+    async def caller(number: int) -> None:
+        for _ in range(30):
+            assert await coalescer.submit(number) == number
+
+    await asyncio.gather(*(caller(number) for number in range(16)))
+    settled = len(sizes) // 2
+    assert max(at_once[settled:]) <= 3
+    assert sum(sizes[settled:]) / len(sizes[settled:]) > 4
+
+
+async def test_a_slow_lone_call_does_not_make_others_wait_longer() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=0.005)
+    for number in range(5):
+        slow = asyncio.create_task(coalescer.submit(number))
+        await asyncio.sleep(0.03)
+        line.gates[-1].set()
+        await slow
+    slow = asyncio.create_task(coalescer.submit(8))
+    await settle()
+    began = asyncio.get_running_loop().time()
+    quick = asyncio.create_task(coalescer.submit(9))
+    while len(line.batches) < 7:
+        await asyncio.sleep(0.001)
+    assert asyncio.get_running_loop().time() - began < 0.04
+    for gate in line.gates:
+        gate.set()
+    assert await asyncio.gather(slow, quick) == [-8, -9]

@@ -89,10 +89,10 @@ def _drill(world: World) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("then", ["continue", "abort"])
 def test_sigkill_at_every_durable_step_leaves_a_way_on_and_a_way_back(tmp_path: Path, then: str) -> None:
-    points = _drill(World(tmp_path / "drill"))
+    points = _drill(World(tmp_path / "drill", ("ada",)))
     assert len(points) > 40
     for fatal in range(len(points)):
-        world = World(tmp_path / f"{fatal}")
+        world = World(tmp_path / f"{fatal}", ("ada",))
         options = world.options(backups=str(world.root / "backups"))
         code = in_a_process(lambda w=world, o=options, f=fatal: w.begin(o, steps=Points(f)))
         assert code == -signal.SIGKILL
@@ -126,14 +126,14 @@ def test_a_process_that_goes_on_may_be_killed_at_every_step_too(tmp_path: Path) 
     in_a_process(lambda: world.begin(options, steps=Points(0)))
     kills = 0
     while (at := Journal(world.new).position).ended is None:
-        fatal = 3 + kills % 7  # a step has up to seven points: some of these get beyond it
+        fatal = 3 + 2 * kills  # each gets a little farther; from the fence on, all is done again
         if at.begun is None:
             code = in_a_process(lambda f=fatal: world.begin(options, steps=Points(f)))
         else:
             code = in_a_process(lambda f=fatal: world.cut_over(steps=Points(f)).carry_on())
         kills += code == -signal.SIGKILL
         assert kills < 100
-    assert kills > 5
+    assert kills > 8
     assert world.served_by() is Side.NEW
     assert world.is_equal()
 
@@ -141,7 +141,7 @@ def test_a_process_that_goes_on_may_be_killed_at_every_step_too(tmp_path: Path) 
 def test_an_abort_may_be_killed_at_every_step_too(tmp_path: Path) -> None:
     fatal = 0
     while True:
-        world = World(tmp_path / f"{fatal}")
+        world = World(tmp_path / f"{fatal}", ("ada",))
         halt = world.options(world.hooks(ready="false"), hold=True)
         with pytest.raises(HookFailed):
             world.begin(halt)
@@ -154,6 +154,35 @@ def test_an_abort_may_be_killed_at_every_step_too(tmp_path: Path) -> None:
             break
         fatal += 1
     assert fatal > 8
+
+
+def _killed_before(world: World, name: str) -> None:
+    points = Points()
+    World(world.root / "drill", ("ada",)).begin(steps=points)
+    code = in_a_process(lambda: world.begin(steps=Points(points.names.index(name))))
+    assert code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", ["intend verify", "intend switch", "do switch", "intend start new"])
+def test_what_v2_took_between_a_crash_and_its_continuation_comes_along(world: World, step: str) -> None:
+    _killed_before(world, step)
+    world.old_up.touch()  # the machine has started it by itself
+    world.say("after_the_crash")
+    assert world.cut_over().carry_on().ending is Ending.DONE
+    assert world.served_by() is Side.NEW
+    assert world.lines_of_new() == ["msg_1", "msg_2", "after_the_crash"]
+    assert world.is_equal()
+
+
+def test_what_fails_after_the_switch_does_not_go_back_by_itself(world: World) -> None:
+    _killed_before(world, "intend start new")
+    world.v2.rename(world.root / "away")
+    with pytest.raises(SourceError):
+        world.cut_over().carry_on()
+    with pytest.raises(PastReturn):
+        world.cut_over().abort()
+    (world.root / "away").rename(world.v2)
+    assert world.cut_over().carry_on().ending is Ending.DONE
 
 
 # --- what goes back by itself

@@ -23,10 +23,11 @@ from migration.cutover_gates import (
 )
 from migration.cutover_hooks import Hook, HookFailed, HookName, Hooks, run_hook
 from migration.cutover_journal import Journal
+from migration.cutover_preflight import waiting_in
 from migration.cutover_serving import Side
 from migration.cutover_steps import Ending, Step
-from migration.cutover_work import Vetoed, waiting_in
-from migration.dual_writer import PendingWrite, WriteQueue
+from migration.cutover_work import Vetoed
+from migration.dual_writer_queue import PendingWrite, WriteQueue
 from migration.target import TargetError
 from migration.v2.read import SourceError
 from tests.backup_trees import snapshot
@@ -172,6 +173,8 @@ def test_writes_that_wait_for_the_new_side_are_a_veto(tmp_path: Path) -> None:
     assert queue_gate({str(path): waiting_in(path)}).verdict is Verdict.GO
     with pytest.raises(SourceError):
         waiting_in(tmp_path / "none")
+    (tmp_path / "emptied.jsonl.lock").touch()  # its writer takes the file away when nothing waits
+    assert waiting_in(tmp_path / "emptied.jsonl") == 0
 
 
 def test_writes_that_wait_stop_a_cut_over(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_tree_that_v2_had_is_kept(world: World) -> None:
 def test_sigkill_at_every_step_of_a_rollback_leaves_a_way_on(tmp_path: Path) -> None:
     fatal = 0
     while True:
-        world = World(tmp_path / f"{fatal}")
+        world = World(tmp_path / f"{fatal}", ("ada",))
         world.begin()
         world.say_new("new_1")
         code = in_a_process(lambda w=world, f=fatal: w.cut_over(steps=Points(f)).roll_back())
@@ -111,12 +112,30 @@ def test_a_rollback_that_was_begun_can_still_accept_that(tmp_path: Path) -> None
     assert world.served_by() is Side.OLD
 
 
+@pytest.mark.parametrize("step", ["intend restore", "note restore", "intend return", "do return"])
+def test_what_the_new_side_took_between_a_crash_and_its_continuation_comes_along(tmp_path: Path, step: str) -> None:
+    drill, points = World(tmp_path / "drill", ("ada",)), Points()
+    drill.begin()
+    drill.cut_over(steps=points).roll_back()
+    world = World(tmp_path / "world", ("ada",))
+    world.begin()
+    world.say_new("new_1")
+    assert in_a_process(lambda: world.cut_over(steps=Points(points.names.index(step))).roll_back()) == -signal.SIGKILL
+    time.sleep(0.02)  # the clock of the file system ticks that slowly
+    if step != "do return":  # then v2 may have been written to, and nobody may write to the new side
+        world.new_up.touch()
+        world.say_new("new_2")
+    world.cut_over().carry_on()
+    assert world.served_by() is Side.OLD
+    assert world.lines_of_old() == ["msg_1", "msg_2", "new_1", *(["new_2"] if step != "do return" else [])]
+
+
 @pytest.mark.slow
 def test_a_rollback_can_be_given_up_at_every_step_before_v2_serves(tmp_path: Path) -> None:
     given_up = 0
     fatal = 0
     while True:
-        world = World(tmp_path / f"{fatal}")
+        world = World(tmp_path / f"{fatal}", ("ada",))
         world.begin()
         world.say_new("new_1")
         code = in_a_process(lambda w=world, f=fatal: w.cut_over(steps=Points(f)).roll_back())

@@ -18,7 +18,7 @@ from migration.job import RunSettings
 from migration.state import RefusedError
 from migration.target import Target
 from migration.verify.report import Report
-from tests.cutover_world import World
+from tests.cutover_world import Points, World, in_a_process
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +109,38 @@ def test_a_rollback_of_waves_brings_what_both_sides_took(world: World) -> None:
     assert world.lines_of_old("ada") == ["msg_1", "msg_2", "new_1"]
     assert world.lines_of_old("bob") == ["msg_1", "msg_2", "old_1"]
     assert world.serving.routes() == Routes(Side.OLD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["continue", "abort", "roll back"])
+def test_a_wave_that_is_killed_at_any_step_goes_on_or_back(tmp_path: Path, then: str) -> None:
+    fatal, ended = 0, 0
+    while True:
+        world = World(tmp_path / f"{fatal}", ("ada", "bob"))
+        options = world.options(world.hooks(stop_old="true", start_old="true"), users=("ada",))
+        code = in_a_process(lambda w=world, o=options, f=fatal: w.begin(o, steps=Points(f)))
+        at = Journal(world.new).position
+        if at.is_under_way:
+            again = world.cut_over()
+            if then == "continue" or (then == "abort" and at.is_past_return):
+                again.carry_on()
+            elif then == "abort" or not at.is_past_return:
+                again.abort()
+            else:
+                world.say("old_1", user="bob")
+                again.roll_back()
+                assert world.lines_of_old("bob")[-1] == "old_1"
+            ended += 1
+        done = Journal(world.new).position.ended is Ending.DONE
+        assert world.serving.side_of("ada") is (Side.NEW if done else Side.OLD)
+        assert world.serving.side_of("bob") is Side.OLD
+        assert world.lines_of_old("ada") == ["msg_1", "msg_2"]
+        if done:
+            assert world.lines_of_new("ada") == ["msg_1", "msg_2"]
+        if code == 0:
+            break
+        fatal += 5  # the whole cut-over is killed at every step; of a wave every fifth is enough
+    assert ended > 7
 
 
 # --- who serves whom

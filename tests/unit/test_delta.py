@@ -275,7 +275,8 @@ def test_a_final_run_of_a_store_at_rest_is_clean(store: Store) -> None:
 def test_what_the_platform_changed_in_a_file_that_is_replaced_is_kept(store: Store) -> None:
     profile = store.new / "text_chat/users/ada/profile.json"
     profile.write_bytes(b'{"changed": "here"}')
-    os.utime(profile, ns=(time.time_ns() + 10**9,) * 2)
+    os.utime(profile, ns=(_ended_ns(store) + 1,) * 2)
+    time.sleep(0.01)
     (store.v2 / "users/ada/profile.json").unlink()
     store.tree.put("users/ada/profile.json", profile_record("ada", username="changed there"))
     report = store.sync()
@@ -344,6 +345,13 @@ def _failing_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", counted)
         yield
+
+
+def _ended_ns(store: Store) -> int:
+    """When the last run ended."""
+    run = State(os.fspath(store.new)).read("run.json")
+    assert run is not None
+    return int(run["updated_at"] * 1e9) + 1000
 
 
 def _tree(root: Path) -> dict[str, bytes]:

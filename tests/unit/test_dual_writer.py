@@ -184,7 +184,7 @@ async def test_a_note_cut_off_by_a_crash_is_dropped_and_a_damaged_one_stops(flak
 
 
 async def test_the_queue_file_does_not_grow_for_ever(chat, session, old, queue, monkeypatch):
-    monkeypatch.setattr("migration.dual_writer._LINES_BEFORE_A_NEW_FILE", 10)
+    monkeypatch.setattr("migration.dual_writer_queue._LINES_BEFORE_A_NEW_FILE", 10)
     writer = DualWriter(old, {"text_chat": chat}, queue)
     for n in range(20):
         await writer.write_message(session.id, str(n))

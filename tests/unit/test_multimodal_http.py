@@ -121,8 +121,8 @@ async def test_another_user_has_none_of_it(here: Served) -> None:
         ("{id}/text", {"user_id": 7}),
         ("%2Fetc%2Fpasswd/process", {"operations": ["exif"]}),
         ("rag%2Fdocuments%2Fd%2Foriginal.png/process", {"operations": ["exif"]}),
-        ("generations", {"prompt": ""}),
-        ("generations", {"prompt": "x", "size": "enormous"}),
+        ("../media-generations", {"prompt": ""}),
+        ("../media-generations", {"prompt": "x", "size": "enormous"}),
     ],
 )
 async def test_what_cannot_be_done_is_refused(path: str, body: dict[str, Any], here: Served) -> None:
@@ -148,7 +148,7 @@ async def test_a_file_of_too_many_bytes_is_refused(here: Served) -> None:
 
 
 async def test_pictures_need_a_server_and_the_answer_says_so(here: Served) -> None:
-    answer = await here.client.post("/v1/media/generations", json={"user_id": "ada", "prompt": "a lighthouse"})
+    answer = await here.client.post("/v1/media-generations", json={"user_id": "ada", "prompt": "a lighthouse"})
     assert answer.status_code >= 500
     assert "image_generation" in answer.json()["error"]["message"]
 

@@ -29,7 +29,7 @@ async def made(here: Served, name: str, **more: object) -> dict[str, object]:
 
 async def test_a_persona_is_made_changed_read_and_removed(here: Served) -> None:
     one = await made(here, "Dr. Who", user_id="ada", traits=["curious"], examples=[{"user": "q", "assistant": "a"}])
-    assert (one["id"], one["version"], one["owner_id"]) == ("dr-who", 1, "ada")
+    assert (one["id"], one["version"], one["user_id"]) == ("dr-who", 1, "ada")
     path, whose = "/v1/personas/dr-who", {"user_id": "ada"}
     changed = await here.client.patch(path, json={**whose, "voice": "dry", "expected_version": 1})
     assert (changed.json()["version"], changed.json()["traits"]) == (2, ["curious"])

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -24,9 +25,13 @@ WRITTEN = (Path(__file__).parents[1] / "cases" / "haproxy" / "ray-2.60.cfg").rea
 ROOT = Path(__file__).parents[2]
 
 
+RESET = b"reset"
+
+
 @dataclass
 class FakeReplica:
-    """Answers its health checks, notes every other request and gives it the next of *answers*; None hangs up."""
+    """Answers its health checks, notes every other request and gives it the next of *answers*; None hangs up, RESET
+    does so as the kernel does for a process that was killed."""
 
     answers: list[bytes | None]
     seen: list[dict[str, str]] = field(default_factory=list)
@@ -61,7 +66,11 @@ class FakeReplica:
                 if "/-/healthz" not in first:
                     self.seen.append(headers)
                     answer = self.answers.pop(0) if self.answers else _ok("hello")
-                if answer is None:
+                if answer is RESET:
+                    connection = writer.get_extra_info("socket")
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    writer.transport.abort()
+                if answer in (None, RESET):
                     break
                 writer.write(answer)
                 await writer.drain()
@@ -208,6 +217,17 @@ async def test_only_what_may_be_done_twice_is_asked_again(
         answer = await here.client.request(method, "/v1/x", headers=headers, content=content)
     assert len(replica.seen) == asked
     assert answer.status_code == (200 if asked == 2 else 502)
+
+
+async def test_a_replica_that_was_killed_leaves_no_client_without_an_answer(directory: Path) -> None:
+    replica = FakeReplica([_ok("hello"), _ok("hello"), RESET])
+    async with haproxy(directory, replica) as here:
+        for _ in range(2):
+            assert (await here.client.get("/x", headers={"Connection": "close"})).status_code == 200
+        # There is a connection to the replica that was used before; this client has asked nothing yet.
+        answer = await here.client.post("/v1/sessions", json={}, headers={"Connection": "close"})
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "unavailable"
 
 
 async def test_serves_own_refusals_become_the_applications(directory: Path) -> None:

@@ -50,7 +50,7 @@ async def posted(here: Served, path: str, body: dict[str, Any], status: int = 20
 
 async def test_a_tool_is_registered_found_called_and_removed(here: Served) -> None:
     tool = await posted(here, "/v1/tools", SHORTEN)
-    assert (tool["name"], tool["owner"], tool["version"]) == ("shorten", "ada", 1)
+    assert (tool["name"], tool["user_id"], tool["version"]) == ("shorten", "ada", 1)
     page = (await here.client.get("/v1/tools", params={"user_id": "ada", "capability": "words"})).json()
     assert [one["name"] for one in page["data"]] == ["shorten"]
     assert (await here.client.get("/v1/tools/shorten", params={"user_id": "ada"})).json() == tool
@@ -184,7 +184,7 @@ async def test_for_everybody_takes_an_administrator(tmp_path: Path) -> None:
     tool = {**SHORTEN, "user_id": None}
     async with served(base, settings, names=("tool_use",)) as here:
         # A key that is bound to a user registers that user's, whatever it leaves out.
-        assert (await here.client.post("/v1/tools", json=tool, headers=bound)).json()["owner"] == "ada"
+        assert (await here.client.post("/v1/tools", json=tool, headers=bound)).json()["user_id"] == "ada"
         answer = await here.client.post("/v1/tools", json={**tool, "user_id": "bob"}, headers=bound)
         assert answer.status_code == 403
         unbound = key("user")
@@ -193,4 +193,4 @@ async def test_for_everybody_takes_an_administrator(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
         assert (await here.client.post("/v1/tools", json=tool, headers=unbound)).status_code == 403
         assert (await here.client.delete("/v1/tools/shorten", headers=unbound)).status_code == 403
-        assert (await here.client.post("/v1/tools", json=tool, headers=admin)).json()["owner"] == ""
+        assert (await here.client.post("/v1/tools", json=tool, headers=admin)).json()["user_id"] is None
