@@ -186,7 +186,7 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Left alone, Ray's workers give way to everything else on the machine; people wait for these.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    _listen_on_loopback(address is None or _is_here_alone(address))
+    listen_on_loopback(address is None or is_here_alone(address))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
@@ -230,7 +230,7 @@ def _check_listening(address: str) -> None:
         ) from error
 
 
-def _listen_on_loopback(only: bool) -> None:
+def listen_on_loopback(only: bool) -> None:
     """Whether Ray's servers of this machine, and what speaks to them, keep to 127.0.0.1.
 
     Left alone, Ray on Linux gives a node the machine's address in its network, also where nobody else is to reach it,
@@ -241,7 +241,7 @@ def _listen_on_loopback(only: bool) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = not only
 
 
-def _is_here_alone(address: str) -> bool:
+def is_here_alone(address: str) -> bool:
     parsed = parse_address(address)
     return parsed is not None and is_localhost(parsed[0])
 

@@ -1,8 +1,9 @@
 """Documents and situational contexts of the old API on the platform's store. Synchronous; called from threads.
 
 A document that is saved here has the place of one that was migrated, so a synchronisation knows it for the same, and
-the platform's search over documents treats both alike. It exists when its metadata.json does; the registry learns of it first, so that a crash in
-between leaves an entry of nothing, which is passed over, and never a document that no list shows.
+the platform's search over documents treats both alike. It exists when its metadata.json does; the registry learns of
+it first, so that a crash in between leaves an entry of nothing, which is passed over, and never a document that no
+list shows.
 """
 
 from __future__ import annotations

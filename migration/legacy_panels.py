@@ -11,16 +11,18 @@ from itertools import islice
 from typing import Any
 
 from migration.definitions import PanelFacts, panel_metadata
-from migration.embed import SourceObject, object_json, source_object, value_json
+from migration.embed import SourceObject, source_object
 from migration.legacy_people import LegacyPeople, snapshots
 from migration.legacy_sessions import message_fields
 from migration.legacy_store import LegacyStore, Record, below, decoded, json_file
-from modules.core.errors import NotFound, StorageError
+from modules.core.errors import NotFound
 from modules.core.layout import component
+from modules.text_chat.raw_object import RawObject
 
 log = logging.getLogger(__name__)
 
 ROOT = "multi_agent/conversations"
+INSIGHTS = ".migration/adapter/insights"
 
 
 class LegacyPanels:
@@ -120,26 +122,26 @@ class LegacyPanels:
         return list(islice(self.messages(panel_id), max(0, count)))
 
     def save_insight(self, panel_id: str, insight: Mapping[str, Any]) -> bool:
-        """Keep an insight among the conversation's decisions; one of the same id is replaced."""
+        """Keep an insight among the conversation's decisions; one of the same id is replaced. What a migration brought
+        keeps its bytes, so those of a migrated panel go into a file of their own, below `INSIGHTS`."""
         self._ensure(panel_id)
         home = below(ROOT, panel_id)
         json_file(dict(insight))  # refused before anything is written
         with self._store.locks.held(_lock(panel_id)):
+            metadata = RawObject.parse(self._files.read(f"{home}/metadata.json"))
+            if metadata.get("legacy") is not None:
+                self._store.append(f"{below(INSIGHTS, panel_id)}.jsonl", insight, unless_there=insight["id"])
+                return True
             try:
                 decisions = decoded(self._files.read(f"{home}/decisions.json"))
             except NotFound:
                 decisions = []
             if not isinstance(decisions, list):
                 raise ValueError(f"decisions.json of panel {panel_id!r} is no list; it is left as it is")
-            metadata = _object(self._files.read(f"{home}/metadata.json"))
-            changes = {"updated_at": value_json(self._store.now().isoformat())}
-            if metadata.raw_object("legacy") == b"{}":
-                _put(decisions, insight)
-            else:
-                changes["legacy"] = _put_among_migrated(decisions, insight, _object(metadata.raw_object("legacy")))
-            self._store.write_object(f"{home}/decisions.json", decisions)
-            changes["decisions"] = b"%d" % len(decisions)
-            self._files.write(f"{home}/metadata.json", _edited(metadata, changes, indent=True), fsync=True)
+            kept = [one for one in decisions if not (isinstance(one, dict) and one.get("id") == insight["id"])]
+            self._store.write_object(f"{home}/decisions.json", [*kept, dict(insight)])
+            changed = metadata.replaced(decisions=len(kept) + 1, updated_at=self._store.now().isoformat())
+            self._files.write(f"{home}/metadata.json", changed.to_bytes(), fsync=True)
         return True
 
     def _ensure(self, panel_id: str) -> None:
@@ -148,41 +150,6 @@ class LegacyPanels:
         with self._store.locks.held(_lock(panel_id)):
             if not self._files.exists(f"{below(ROOT, panel_id)}/metadata.json"):
                 self._write_lists(panel_id, None, ())
-
-
-def _put(decisions: list[Any], insight: Mapping[str, Any]) -> None:
-    for place, one in enumerate(decisions):
-        if isinstance(one, dict) and one.get("id") == insight["id"]:
-            decisions[place] = dict(insight)
-            return
-    decisions.append(dict(insight))
-
-
-def _put_among_migrated(decisions: list[Any], insight: Mapping[str, Any], legacy: SourceObject) -> bytes:
-    """The new ``legacy``: the names of migrated decisions stand there in the order of the decisions, and what has no
-    name stands after those that have one."""
-    stored, name = legacy.value.get("insights"), f"{insight['id']}.json"
-    named = [str(one) for one in stored] if isinstance(stored, list) else []
-    if name in named:
-        decisions[named.index(name)] = dict(insight)
-    else:
-        decisions.insert(len(named), dict(insight))
-        named.append(name)
-    return _edited(legacy, {"insights": value_json(named)}, indent=False)
-
-
-def _object(data: bytes) -> SourceObject:
-    found = source_object(data)
-    if isinstance(found, str):
-        raise StorageError(f"a panel's metadata.json is damaged and is left as it is: {found}")
-    return found
-
-
-def _edited(found: SourceObject, changes: Mapping[str, bytes], *, indent: bool) -> bytes:
-    """The object with some members new; the others keep their bytes, which the way back to v2 needs."""
-    kept = [(name, changes.get(name) or found.raw_of(name) or b"null") for name in found.value]
-    new = [(name, value) for name, value in changes.items() if name not in found.value]
-    return object_json(kept + new, indent=indent)
 
 
 def _lock(panel_id: str) -> str:

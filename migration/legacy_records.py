@@ -8,7 +8,7 @@ come in may be of any class with these attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -307,6 +307,4 @@ def values_of(record: object, name: str) -> dict[str, Any]:
 
 
 def _needed(own: type[Any]) -> frozenset[str]:
-    from dataclasses import MISSING
-
     return frozenset(one.name for one in fields(own) if one.default is MISSING and one.default_factory is MISSING)

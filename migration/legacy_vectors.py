@@ -12,6 +12,7 @@ import asyncio
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from importlib.util import find_spec
 from typing import Any
 
@@ -242,8 +243,6 @@ class FFVectorStorageManager:
     def __init__(
         self, config: object | None = None, *, store: LegacyStore | None = None, records: RecordClasses | None = None
     ) -> None:
-        from datetime import datetime
-
         self.config = config
         now: Callable[[], datetime] = datetime.now
         self._vectors = LegacyVectors(store or LegacyStore(LegacySettings.of(config), now))

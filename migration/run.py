@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+from actors.ray_runtime import is_here_alone, listen_on_loopback
 from migration.coordinator import Allowance, Coordinator, Turn
 from migration.engine import Engine, OnProgress, Phase, ignore_progress
 from migration.guards import ChangeLimits
@@ -63,6 +64,7 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # a record of every task, that nobody reads
+        listen_on_loopback(self.address is None or is_here_alone(self.address))
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if self.address is None:
             cpus = self.workers or os.cpu_count() or 1

@@ -17,6 +17,10 @@ Name = Annotated[str, Field(max_length=LONGEST_NAME, pattern=f"^{NAME}$")]
 Text = Annotated[str, Field(pattern=r"[^\s\x00-\x1f\x85\ufeff]")]
 # The bound stands before the validator, else the document would not have it.
 Turns = Annotated[int, Field(ge=1, le=MOST_TURNS), BeforeValidator(whole)]
+Options = Annotated[
+    list[Annotated[Text, Field(max_length=200)]],
+    Field(min_length=2, max_length=20, json_schema_extra={"uniqueItems": True}),
+]
 Strategy = Literal["round_robin", "consensus", "leader_based"]
 
 
@@ -122,10 +126,8 @@ class _Run(Body):
     termination: Condition | None = None
     """When it ends before its turn limit."""
 
-    options: Annotated[
-        list[Annotated[Text, Field(max_length=200)]], Field(max_length=20, json_schema_extra={"uniqueItems": True})
-    ] = Field(default_factory=list)
-    """What a consensus is voted on."""
+    options: Options | None = None
+    """What a consensus is voted on, with the strategy ``consensus`` and ``agreement`` by ``votes``."""
 
     agreement: Literal["votes", "likeness"] = "votes"
 

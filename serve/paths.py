@@ -27,8 +27,9 @@ def routed_path(raw_path: bytes) -> str | None:
     return "/".join(segment.replace("/", _STAND_IN) for segment in segments)
 
 
-def _restored(value: str) -> str:
+def restored(value: str) -> str:
+    """What a path parameter stands for, as `PathId` has it."""
     return value.replace(_STAND_IN, "/")
 
 
-PathId = Annotated[str, Path(min_length=1, max_length=1000), AfterValidator(_restored)]
+PathId = Annotated[str, Path(min_length=1, max_length=1000), AfterValidator(restored)]

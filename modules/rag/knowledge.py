@@ -129,12 +129,11 @@ class Knowledge:
             vectors = None if dimension is None else np.concatenate([_rows(one) for one in batch])
             part = self._with_room(model, dimension, len(chunks))
             if part is None:
+                self._seal_full()
                 part = Part.write(self._places, self._fresh_name(), self.user_id, model, cards, chunks, vectors)
                 self._parts = (*self._parts, part)
             else:
                 part.add(cards, chunks, vectors)
-            if len(part) >= PART_ROWS:
-                part.seal(is_full=True)
 
     def remove(self, documents: Collection[str]) -> int:
         """Take documents out, with every byte of them. Returns how many chunks went."""
@@ -259,6 +258,11 @@ class Knowledge:
         return [(_Found(part, id_), score) for score, part, id_ in best]
 
     # -- below -----------------------------------------------------------------------------------------------
+
+    def _seal_full(self) -> None:
+        for part in self._parts:
+            if _is_full(part):
+                part.seal(is_full=True)
 
     def _with_room(self, model: str | None, dimension: int | None, rows: int) -> Part | None:
         """A part that takes so many rows more. One larger than any part has one of its own."""

@@ -7,6 +7,7 @@ middle of a write that nobody was told had succeeded: before the next append its
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import threading
 from array import array
@@ -151,7 +152,8 @@ class MessageLog:
         """As `look`, and a torn last line is set aside: the next append begins a line of its own."""
         state, size = self._look(state)
         if state.log_bytes < size:
-            self._set_aside(state.log_bytes, size)
+            self._set_aside(state.log_bytes)
+            state = self.look(state)
         return state
 
     def append(self, line: bytes, *, fsync: bool = False) -> FileStamp:
@@ -171,13 +173,20 @@ class MessageLog:
                 if blank < len(block) or not block:
                     return end
 
-    def _set_aside(self, start: int, stop: int) -> None:
-        with self._files.opened(self.key, os.O_RDONLY) as fd:
-            torn = os.pread(fd, stop - start, start)
-        row = _quarantine_row(torn, line=sum(1 for _ in self._physical_lines(start)) + 1, offset=start)
-        if not self._is_last_quarantined(row):
-            self._files.append(self._quarantine_key, row, fsync=True)
-        self._files.truncate(self.key, start)
+    def _set_aside(self, start: int) -> None:
+        with self._files.opened(self.key, os.O_RDWR) as fd:
+            # A line that somebody else is just writing can be seen in part. Whoever appends holds this lock too; who
+            # gets it alone sees whole lines, and what a crash has left.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            tail = os.pread(fd, os.fstat(fd).st_size - start, start)
+            whole = tail.rfind(b"\n") + 1
+            torn, start = tail[whole:], start + whole
+            if not torn or _is_line(torn):
+                return
+            row = _quarantine_row(torn, line=sum(1 for _ in self._physical_lines(start)) + 1, offset=start)
+            if not self._is_last_quarantined(row):
+                self._files.append(self._quarantine_key, row, fsync=True)
+            os.ftruncate(fd, start)
 
     def _physical_lines(self, stop: int) -> Iterator[bytes]:
         with self._files.opened(self.key, os.O_RDONLY) as fd, os.fdopen(fd, "rb", closefd=False) as file:

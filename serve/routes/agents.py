@@ -115,7 +115,7 @@ async def coordinate_task(
         user_id=_owner(caller, body.user_id),
         max_turns=body.max_turns,
         termination=_plain(body.termination),
-        options=body.options,
+        options=body.options or [],
         agreement=body.agreement,
         wait_s=body.wait_seconds,
         idempotency_key=idempotency_key,
@@ -304,7 +304,7 @@ def _wishes(body: Talk) -> dict[str, Any]:
     return {
         "strategy": body.strategy,
         "termination": _plain(body.termination),
-        "options": body.options,
+        "options": body.options or [],
         "agreement": body.agreement,
         "leader": body.leader,
     }

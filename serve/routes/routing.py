@@ -7,23 +7,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from fastapi import Query as InQuery
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from actors.module_ref import ModuleRef
 from serve.json_response import Json
 from serve.pages import Id, PageQuery, Query, listed, most_items
-from serve.paths import PathId
-from serve.schemas import Answer, Body, Page
+from serve.paths import PathId, restored
+from serve.schemas import NOT_BLANK, Answer, Body, Page
 from serve.serving import CallerNow, ServingNow, running
 from serve.whole_lists import page_of_whole
 
 router = APIRouter(tags=["routing"])
 
 TheRouter = Annotated[ModuleRef, Depends(running("topic_router"))]
-Content = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"\S")]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
+Content = Annotated[str, Field(min_length=1, max_length=65_536, pattern=NOT_BLANK)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NOT_BLANK)]
+SpecialistId = Annotated[
+    str,
+    Path(min_length=1, max_length=1000, pattern=NOT_BLANK, examples=["chef"]),
+    AfterValidator(restored),
+]
 Names = Annotated[list[Name], Field(max_length=50)]
 _PART = r"[^/\x00-\x1f\x7f-\x9f]*[^/\s\x00-\x1f\x7f-\x9f][^/\x00-\x1f\x7f-\x9f]*"
 Topic = Annotated[str, Field(min_length=1, max_length=200, pattern=rf"^{_PART}(/{_PART}){{0,4}}$")]
@@ -69,7 +74,7 @@ class Boundaries(Body):
 
 
 class ExampleIn(Body):
-    content: Annotated[str, Field(min_length=1, max_length=8_000, pattern=r"\S")]
+    content: Annotated[str, Field(min_length=1, max_length=8_000, pattern=NOT_BLANK)]
     topics: Topics
     """Empty for an example of what is about none of them; `a/b` is a topic within `a`."""
 
@@ -342,7 +347,7 @@ async def list_specialists(
 
 @router.put("/v1/route/specialists/{specialist_id}", response_model=SpecialistOut)
 async def register_specialist(
-    specialist_id: PathId, body: SpecialistIn, the_router: TheRouter, caller: CallerNow
+    specialist_id: SpecialistId, body: SpecialistIn, the_router: TheRouter, caller: CallerNow
 ) -> Json:
     """Make a specialist known, in place of the one of this id; for administrators."""
     caller.check_admin()

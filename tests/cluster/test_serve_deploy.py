@@ -23,6 +23,7 @@ from config.load import load_settings
 from modules.core.errors import ConfigurationError
 from serve.addresses import free_port
 from serve.deployment import app
+from tests.cluster.conftest import CommandLine, eventually
 from tests.listening import descendants, listeners
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -142,3 +143,36 @@ async def test_the_file_is_served_with_keys_by_haproxy_and_its_ports_are_closed(
         assert {8404, 9101}.isdisjoint(one.port for one in found)
         assert any("bin/haproxy" in one.title for one in found)
         assert [one for one in found if not one.is_loopback] == []
+
+
+def test_a_platform_that_runs_is_joined_and_left_running(modchat: CommandLine, tmp_path: Path) -> None:
+    base, configuration, port = tmp_path / "base", tmp_path / "configuration", free_port()
+    base.mkdir()
+    configuration.mkdir()
+    modules = {name: {"enabled": False} for name in OFF} | {"text_chat": {"model": {"provider": "extractive"}}}
+    (configuration / "default.json").write_text(json.dumps({"modules": modules}), "utf-8")
+    up = modchat.start("up", "--base", base, "--config-dir", configuration)
+    eventually(lambda: up.ended or "running on" in up.stdout, "the platform runs", 60)
+    served = modchat.start("serve", "--base", base, "--config-dir", configuration, "--port", port)
+    eventually(lambda: served.ended or "  health" in served.stdout, "the server runs", 90)
+    assert not served.ended, served.stderr
+    answer = httpx.post(f"http://127.0.0.1:{port}/v1/sessions", json={"user_id": "ann"}, trust_env=False)
+    assert answer.status_code == 201
+    # Serve is part of the platform's Ray here.
+    found = listeners(descendants(up.process.pid))
+    assert [one for one in found if not one.is_loopback] == []
+    assert any(one.port == port and "haproxy" in one.title for one in found)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.wait(60) == 0, served.stderr
+    assert served.stdout.splitlines()[-1] == "stopped"
+    assert modchat.run("status", "--base", base).wait() == 0
+    assert not any("ray::Serve" in _title(pid) for pid in descendants(up.process.pid))
+    assert modchat.run("down", "--base", base).wait() == 0
+    assert up.wait(30) == 0
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from migration.legacy_adapter import LegacyStorageAdapter
 from migration.legacy_records import FFMessageDTO, FFPanelInsightDTO
+from modules.core.loader import ModuleLoader
 
 PROCESSES, EACH = 4, 60
 
@@ -64,3 +65,46 @@ async def test_nothing_is_lost_or_doubled_between_processes(tmp_path):
     decisions = json.loads((tmp_path / "multi_agent/conversations/panel/decisions.json").read_text())
     assert len(decisions) == PROCESSES * EACH // 10
     assert len(await adapter.list_sessions("ann")) == PROCESSES * EACH // 10 + 1
+
+
+def add(base, number, begin):
+    asyncio.run(_add(base, number, begin))
+
+
+async def _add(base, number, begin):
+    adapter = adapter_on(base)
+    begin.wait()
+    for count in range(EACH):
+        content = f"{number}/{count} " + "x" * (count * 977 % 60_000)
+        assert await adapter.add_message("ann", "one", FFMessageDTO("user", content))
+
+
+async def test_nothing_is_lost_or_doubled_beside_text_chat(tmp_path):
+    adapter = adapter_on(str(tmp_path))
+    adapter.sessions.create("ann", "Made", "chat", "one")
+    context = multiprocessing.get_context("spawn")
+    begin = context.Event()
+    processes = [context.Process(target=add, args=(str(tmp_path), n, begin)) for n in range(2)]
+    loader = ModuleLoader.from_mapping(
+        {
+            "modules": {"text_chat": {"enabled": True, "rate_limit": {"messages_per_minute": None, "tokens_per_minute": None}}},
+            "storage": {"base_path": str(tmp_path)},
+        }
+    )
+    await loader.load_all()
+    chat = await loader.context.get_module("text_chat")
+    for process in processes:
+        process.start()
+    begin.set()
+    sent = 0
+    while any(process.is_alive() for process in processes):
+        await chat.send_message("one", f"platform/{sent} x", user_id="ann")
+        sent += 1
+    await loader.close()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+    wanted = {f"{number}/{count}" for number in range(2) for count in range(EACH)}
+    wanted |= {f"platform/{count}" for count in range(sent)}
+    found = [one.content.split(" ")[0] for one in await adapter.get_all_messages("ann", "one")]
+    assert Counter(found) == Counter(wanted)
+    assert not list(tmp_path.rglob("quarantine.jsonl"))

@@ -44,7 +44,7 @@ async def loader(tmp_path):
     await made.close()
 
 
-# -- the guide's form -------------------------------------------------------------------------------------------------
+# -- the guide's form ---
 
 
 async def test_a_session_is_created_as_the_guide_has_it(loader, tmp_path):
@@ -121,7 +121,7 @@ async def test_records_of_the_old_applications_own_classes_go_in_and_come_out(tm
     assert isinstance(named, OldMessage)
 
 
-# -- migrated data ------------------------------------------------------------------------------------------------------
+# -- migrated data ---
 
 
 def migrated(tmp_path):

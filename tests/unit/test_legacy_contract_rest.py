@@ -200,7 +200,7 @@ async def _(adapter):
         assert await adapter.save_panel_insight(panel, insight) is True
     home = adapter.base_path / "multi_agent/conversations" / panel
     stored = json.loads((home / "decisions.json").read_text())
-    assert stored == [insight.to_dict() for insight in insights]
+    assert stored == [insights[1].to_dict(), insights[0].to_dict()]
     assert json.loads((home / "metadata.json").read_text())["decisions"] == 2
 
 

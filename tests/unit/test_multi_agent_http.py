@@ -98,7 +98,7 @@ async def test_agents_are_listed_with_those_for_everybody_and_removed_by_their_o
     await registered(here, "shared")
     await registered(here, "own", user_id="ada")
     page = (await here.client.get("/v1/agents", params={"user_id": "ada", "capability": "talk"})).json()
-    assert [(one["id"], one["user_id"]) for one in page["data"]] == [("own", "ada"), ("shared", "")]
+    assert [(one["id"], one["user_id"]) for one in page["data"]] == [("own", "ada"), ("shared", None)]
     assert (await here.client.delete("/v1/agents/shared", params={"user_id": "ada"})).status_code == 404
     assert (await here.client.delete("/v1/agents/own", params={"user_id": "ada"})).status_code == 200
     assert (await here.client.get("/v1/agents/own", params={"user_id": "ada"})).status_code == 404

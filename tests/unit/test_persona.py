@@ -99,6 +99,20 @@ async def test_a_change_makes_a_version_and_the_old_one_stays(start):
         await personas.get_persona("n", user_id="ann", version=9)
 
 
+async def test_a_change_of_nothing_makes_no_version_and_tells_nobody(start):
+    personas = await start()
+    made = await personas.create_persona("n", [], user_id="ann")
+
+    assert await personas.update_persona("n", {}, user_id="ann", expected_version=1) == made
+    assert await personas.update_persona("n", {"voice": None}, user_id="ann") == made
+
+    assert await personas.list_versions("n", user_id="ann") == [1]
+    with pytest.raises(Conflict, match="at version 1, not 2"):
+        await personas.update_persona("n", {}, user_id="ann", expected_version=2)
+    with pytest.raises(NotFound):
+        await personas.update_persona("n", {}, user_id="bob")
+
+
 async def test_versions_are_bounded_and_the_first_one_is_kept(start):
     personas = await start(max_versions=3)
     await personas.create_persona("n", [])
@@ -341,6 +355,14 @@ async def test_files_of_v2_can_be_imported_and_what_has_no_field_is_kept(start, 
     assert found.knowledge_areas
     assert found.voice
     assert ("demographics" in found.metadata) == ("demographics" in data)
+
+
+async def test_ways_of_v2_that_have_no_field_are_kept(start):
+    personas = await start()
+    ways = {"personality": ["kind"], "humour": "dry", "weaknesses": ["tea"]}
+    found = await personas.import_persona({"name": "n", "behavioral_traits": ways, "metadata": {"a": 1}})
+    assert found.traits == ("kind",)
+    assert found.metadata == {"a": 1, "behavioral_traits": {"humour": "dry", "weaknesses": ["tea"]}}
 
 
 async def test_an_export_comes_back_as_it_was(start):

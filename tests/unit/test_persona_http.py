@@ -67,6 +67,54 @@ async def test_an_export_can_be_imported(here: Served) -> None:
     assert (await here.client.post("/v1/persona-imports", json={"data": {"no": "name"}})).status_code == 400
 
 
+V2_APPLICATION = {
+    "persona_id": "marcus",
+    "name": "Marcus",
+    "system_prompt": "You are Marcus.",
+    "behavioral_traits": {
+        "personality": ["pragmatic"],
+        "values": "results",
+        "communication_style": {"tone": "direct"},
+        "humour": "dry",
+    },
+    "expertise_areas": ["strategy"],
+    "demographics": {"age": 45},
+    "metadata": None,
+}
+
+
+async def test_a_file_of_v2_can_be_imported(here: Served) -> None:
+    answer = await here.client.post("/v1/persona-imports", json={"user_id": "ada", "data": V2_APPLICATION})
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    assert (found["id"], found["user_id"], found["traits"]) == ("marcus", "ada", ["pragmatic", "results"])
+    assert found["voice"] == "tone: direct"
+    assert found["metadata"] == {"demographics": {"age": 45}, "behavioral_traits": {"humour": "dry"}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"format": "other", "name": "n"},
+        {"format": "modchat.persona", "version": 2, "persona": {"name": "n"}},
+        {"format": "modchat.persona", "version": True, "persona": {"name": "n"}},
+        {"format": "modchat.persona", "version": 1, "persona": {"name": "n", "odd": 1}},
+        {"name": "n", "traits": [1]},
+        {"name": "n", "behavioral_traits": ["kind"]},
+        {"name": "n", "communication_style": ["brief"]},
+    ],
+)
+async def test_what_is_no_file_of_a_persona_is_refused(here: Served, data: dict[str, object]) -> None:
+    assert (await here.client.post("/v1/persona-imports", json={"data": data})).status_code == 400
+
+
+async def test_a_change_of_nothing_makes_no_version(here: Served) -> None:
+    await made(here, "Ada")
+    same = await here.client.patch("/v1/personas/ada", json={"expected_version": 1})
+    assert (same.status_code, same.json()["version"], same.json()["user_id"]) == (200, 1, None)
+    assert (await here.client.patch("/v1/personas/ada", json={"expected_version": 2})).status_code == 409
+
+
 async def test_what_is_activated_answers_in_the_session(here: Served) -> None:
     await made(here, "Ada", user_id="ada")
     session = await here.session()

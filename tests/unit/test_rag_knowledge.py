@@ -237,7 +237,7 @@ async def test_a_damaged_part_is_given_up_and_its_documents_are_missing(
 
 
 async def test_a_search_index_that_cannot_be_read_is_made_again(places: Places) -> None:
-    await filled(places, 4)
+    (await filled(places, 4)).close()
     index = places.directory(names(places)[0]) / "index.faiss"
     index.write_bytes(b"damaged")
     assert await found(reopened(places, {f"d{number}" for number in range(4)}), "apple") == {"d0", "d1", "d2", "d3"}

@@ -163,3 +163,25 @@ async def test_an_erased_user_is_named_nowhere_although_the_erasure_is_on_record
     for path in root.rglob("*"):
         assert b"zebedee" not in path.name.encode()
         assert path.is_dir() or b"zebedee" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/audit"])
+async def test_a_page_may_be_as_long_as_the_settings_let_it(here: Served, path: str) -> None:
+    assert (await here.client.get(path, params={"limit": 1000})).status_code == 200
+    assert (await here.client.get(path, params={"limit": 1001})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/v1/traces", {"since": "soon"}),
+        ("/v1/traces", {"start": "yesterday"}),
+        ("/v1/traces", {"end": "2024-01-15T10:00:00Z"}),
+        ("/v1/traces/performance", {"start": "0001-01-01T00:00:00+14:00"}),
+        ("/v1/traces/%C3%BC", {}),
+        ("/v1/audit/verify", {"expect": "1:x"}),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused(here: Served, path: str, query: dict[str, str]) -> None:
+    answer = await here.client.get(path, params=query)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")

@@ -179,7 +179,7 @@ async def test_setting_a_torn_line_aside_twice_leaves_one_row(start, tmp_path, m
     def crash(*_):
         raise StorageError("power cut")
 
-    monkeypatch.setattr(FlatFiles, "truncate", crash)
+    monkeypatch.setattr(os, "ftruncate", crash)
     with pytest.raises(StorageError):
         await again.send_message(session.id, "second")
     monkeypatch.undo()

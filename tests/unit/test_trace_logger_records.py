@@ -216,6 +216,14 @@ def test_what_is_no_time_is_refused(time_range: Any) -> None:
         range_of(time_range, NOW)
 
 
+@pytest.mark.parametrize(
+    "time_range", [("0001-01-01T00:00:00+14:00", "2024-01-01"), ("2024-01-01", "9999-12-31T23:59:59-14:00")]
+)
+def test_a_moment_that_only_its_zone_has_is_refused(time_range: tuple[str, str]) -> None:
+    with pytest.raises(ValidationError, match="time_range"):
+        range_of(time_range, NOW)
+
+
 # -- alerts ------------------------------------------------------------------------------------------------------------
 
 
