@@ -30,11 +30,12 @@ check: setup  ## lint, types, layers, unit tests (no Ray): under a minute
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n auto tests/unit tests/seed
+	$(BIN)/python -m pytest -q -n auto -m 'not slow' tests/unit tests/seed
 
 test: check test-cluster  ## everything that CI runs
 
-test-cluster: setup  ## the tests that start a local Ray
+test-cluster: setup  ## the tests that start a local Ray, and the slow ones without
+	$(BIN)/python -m pytest -q -n auto -m slow tests/unit tests/seed
 	$(BIN)/python -m pytest -q tests/cluster tests/e2e
 
 bench: setup  ## the migration beside cp -a and the guide's mapper, medians of five

@@ -11,6 +11,7 @@ back to v2 needs it as it is.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b, sha256
@@ -164,13 +165,24 @@ class DocumentFiles:
         return self._files.exists(f"{_home(id_)}/{_METADATA}")
 
     def read_chunks(self, id_: str) -> list[Chunk] | None:
-        """None where nobody has cut the document, or what was written cannot be read: it is cut again then."""
+        """None where nobody has cut the document, or its file is newer than what was cut of it (a further migration
+        brought it again), or what was written cannot be read: it is to be cut again."""
         try:
+            if self._is_newer_than_its_chunks(id_):
+                return None
             lines = self._files.read(f"{_home(id_)}/{_CHUNKS}").splitlines()
             stored = [msgspec.json.decode(line, type=_StoredChunk) for line in lines]
         except (NotFound, msgspec.MsgspecError):
             return None
         return [Chunk(id_, one.position, one.text, one.start, one.end, one.page) for one in stored]
+
+    def _is_newer_than_its_chunks(self, id_: str) -> bool:
+        original = self._original(id_)
+        return original is not None and self._written_at(original) > self._written_at(f"{_home(id_)}/{_CHUNKS}")
+
+    def _written_at(self, key: str) -> int:
+        with self._files.opened(key, os.O_RDONLY) as fd:
+            return os.fstat(fd).st_mtime_ns
 
     def read_original(self, id_: str) -> tuple[str, bytes]:
         """Its file's name and its bytes. Raises NotFound where v2 had lost the file."""

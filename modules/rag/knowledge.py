@@ -27,7 +27,7 @@ from .words import Terms, rarity
 
 log = logging.getLogger(__name__)
 
-PART_ROWS = 2048
+PART_ROWS = 1536
 _ALMOST = 0.75
 _MEASURED_AGAIN, _LEAST_MEASURED_AGAIN = 4, 40
 _CANDIDATES = 100  # of each ranking, that fusion looks at; what is beyond has no weight left

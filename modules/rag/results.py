@@ -47,6 +47,9 @@ class IndexStatus:
     outdated: int
     unreadable: Mapping[str, str]
 
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexingReport:

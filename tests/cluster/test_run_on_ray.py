@@ -144,8 +144,8 @@ def test_halves_of_sessions_and_vector_sets_are_done_in_later_phases_on_ray(
 ) -> None:
     migrate(settings_of(source, tmp_path / "new"), workers=2, shards=2)
     kinds = {(entry.phase, entry.span.kind) for entry in ledger_of(tmp_path / "new")}
-    assert {phase for phase, _ in kinds} == {1, 2, 3}
-    assert (3, "vectors") in kinds
+    assert {phase for phase, _ in kinds} == {1, 3, 4}
+    assert (4, "vectors") in kinds
     vectors = {path for path in in_one_process[1] if path.endswith("vectors.npy")}
     assert len(vectors) == in_one_process[0].counts["vector_sets"] > 0
     assert vectors <= snapshot(tmp_path / "new").keys()

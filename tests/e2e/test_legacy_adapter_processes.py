@@ -87,7 +87,9 @@ async def test_nothing_is_lost_or_doubled_beside_text_chat(tmp_path):
     processes = [context.Process(target=add, args=(str(tmp_path), n, begin)) for n in range(2)]
     loader = ModuleLoader.from_mapping(
         {
-            "modules": {"text_chat": {"enabled": True, "rate_limit": {"messages_per_minute": None, "tokens_per_minute": None}}},
+            "modules": {
+                "text_chat": {"enabled": True, "rate_limit": {"messages_per_minute": None, "tokens_per_minute": None}}
+            },
             "storage": {"base_path": str(tmp_path)},
         }
     )

@@ -59,6 +59,8 @@ UNSAID: Mapping[str, str] = {
     "POST /v1/conversations/{conversation_id}/continue": "that the leader is one of the agents, and what is voted on",
     "POST /v1/chat/completions": "which texts a model takes",
     "POST /v1/embeddings": "which texts a model takes",
+    "POST /v1/documents": "which bytes are a document of the kind that its name says",
+    "POST /v1/search/vectors": "how long the vectors of an index are",
     "POST /v1/media": "which bytes are a file of a known kind",
     "POST /v1/media/{media_id}/process": "what can be done with this file, and with which arguments",
     "POST /v1/media/{media_id}/transcribe": "what can be done with this file",
@@ -81,6 +83,7 @@ AWAY: Mapping[str, str] = {
 }
 # Where what was just made may not be found: its user is named in the body, which chains of requests make up anew.
 ANOTHERS = (
+    "POST /v1/documents/{document_id}/verify",
     "POST /v1/media/{media_id}/process",
     "POST /v1/media/{media_id}/transcribe",
     "POST /v1/media/{media_id}/analyze",

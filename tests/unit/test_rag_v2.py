@@ -104,6 +104,18 @@ async def test_metadata_of_migrated_documents_is_never_written_again(rag: RagMod
     assert {path: path.read_bytes() for path in base.glob("rag/documents/*/metadata.json")} == before
 
 
+async def test_a_file_that_a_further_migration_brought_anew_is_read_anew(rag: RagModule, base: Path) -> None:
+    await rag.update_embeddings(user_id=OWNER)
+    documents = (await rag.list_documents(OWNER)).documents
+    document = next(one for one in documents if one.title.endswith(".txt") and one.state == "indexed")
+    (original,) = base.glob(f"rag/documents/{document.id}/original*")
+    original.write_text("quite another text about walruses")
+    report = await rag.update_embeddings([document.id], force=True, user_id=OWNER)
+    assert report.indexed == 1
+    (best, *_) = await rag.search_knowledge("walruses", 1, user_id=OWNER)
+    assert best.document_id == document.id
+
+
 async def test_a_filter_holds_for_v2s_vectors(rag: RagModule) -> None:
     index = await v2_index(rag, OWNER)
     every = await rag.search_by_vector([0.1] * 384, 100, user_id=OWNER, index=index["index"])

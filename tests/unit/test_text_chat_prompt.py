@@ -110,7 +110,9 @@ def test_an_estimate_that_was_too_low_costs_the_oldest_messages():
 )
 def test_a_prompt_never_exceeds_its_budget_and_always_ends_with_the_question(sizes, known, question, budget):
     history = [message(number, words) for number, words in enumerate(sizes)]
-    prompt = prompt_of("s", ["k " * words for words in known], "why " * question, history, max(budget, 60), Spoken(count))
+    prompt = prompt_of(
+        "s", ["k " * words for words in known], "why " * question, history, max(budget, 60), Spoken(count)
+    )
     assert prompt.tokens == count(prompt.messages) <= max(budget, 60)
     assert prompt.messages[-1] == PromptMessage("user", "why " * question)
     assert prompt.is_cut or prompt.history == sum(words + AROUND <= max(budget, 60) for words in sizes)
