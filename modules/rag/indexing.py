@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from modules.core.errors import NotFound
@@ -17,6 +17,7 @@ from .embedding import Embedding
 from .errors import UnreadableDocument, UnsupportedDocument
 from .knowledge import Indexed, Knowledge
 from .library import Library
+from .nearness import Vectors
 from .parsing import Parser, located
 from .passages import Chunk
 from .results import IndexingReport
@@ -26,6 +27,16 @@ from .shelves import Shelves
 log = logging.getLogger(__name__)
 
 _SLICE_S = 10.0  # how long work that nobody has asked for goes on before it makes a pause
+
+
+@dataclass(slots=True, eq=False)
+class _Prepared:
+    """A document on its way into the index. ``to_keep``: its chunks are to be written beside it."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    to_keep: bool
+    vectors: Vectors | None = None
 
 
 class Indexer:
@@ -43,13 +54,13 @@ class Indexer:
         # Users of whom nothing waits: it begins to wait only by a crash, and then this is begun anew as well.
         self._settled: set[str] = set()
 
-    def described(self, user_id: str, id_: str, knowledge: Knowledge) -> Document:
-        """The document with what is true of its place in the index. Raises NotFound."""
+    def described(self, user_id: str, id_: str, indexed: Collection[str]) -> Document:
+        """The document with what is true of its place in the index, in which *indexed* are. Raises NotFound."""
         document = self._library.document(user_id, id_)
         reason = self._library.notes.of(user_id).unreadable.get(id_)
         if reason is not None:
             return replace(document, state="unreadable", reason=reason)
-        return document if id_ in knowledge.documents else replace(document, state="waiting")
+        return document if id_ in indexed else replace(document, state="waiting")
 
     async def catch_up(self, user_id: str, *, patience_s: float) -> None:
         """Have what waits indexed; come back when that is done, or after so long, while it goes on."""
@@ -116,13 +127,12 @@ class Indexer:
         for batch in _in_slices(todo):
             prepared = await self._prepared(user_id, batch, unreadable)
             if prepared:
-                vectors = await self._embedding.of_many([chunk.text for _, cut in prepared for chunk in cut])
-                documents, at = [], 0
-                for document, cut in prepared:
-                    own = None if vectors is None else vectors[at : at + len(cut)]
-                    documents.append(Indexed(document.card, cut, own))
-                    at += len(cut)
-                indexed += await self._shelves.change(user_id, partial(self._kept, user_id, documents, model))
+                vectors = await self._embedding.of_many([chunk.text for one in prepared for chunk in one.chunks])
+                at = 0
+                for one in prepared:
+                    one.vectors = None if vectors is None else vectors[at : at + len(one.chunks)]
+                    at += len(one.chunks)
+                indexed += await self._shelves.change(user_id, partial(self._kept, user_id, prepared, model))
                 chunks += at
         return IndexingReport(indexed, len(live) - len(todo), unreadable, chunks)
 
@@ -140,9 +150,7 @@ class Indexer:
         unreadable = self._library.notes.of(user_id).unreadable.keys()
         return self._library.live(user_id) - knowledge.documents.keys() - unreadable
 
-    async def _prepared(
-        self, user_id: str, ids: Sequence[str], unreadable: dict[str, str]
-    ) -> list[tuple[Document, list[Chunk]]]:
+    async def _prepared(self, user_id: str, ids: Sequence[str], unreadable: dict[str, str]) -> list[_Prepared]:
         """Documents with their chunks; those that cannot be read are noted, so that nobody tries again unasked."""
         prepared = []
         for id_ in ids:
@@ -151,39 +159,37 @@ class Indexer:
             except NotFound:
                 continue  # deleted meanwhile
             try:
-                chunks = await self._chunks(document)
+                chunks, to_keep = await self._chunks(document)
             except (UnreadableDocument, UnsupportedDocument, NotFound) as error:
                 unreadable[id_] = error.message
                 await self._note(user_id, id_, error.message)
             else:
-                prepared.append((document, chunks))
+                prepared.append(_Prepared(document, chunks, to_keep))
         return prepared
 
-    async def _chunks(self, document: Document) -> list[Chunk]:
-        """As they were cut before, here or by v2; else cut now. Raises UnreadableDocument, UnsupportedDocument,
-        NotFound where there is no file."""
+    async def _chunks(self, document: Document) -> tuple[list[Chunk], bool]:
+        """As they were cut before, here or by v2; else cut now. And whether they are to be kept with the document.
+
+        Raises UnreadableDocument, UnsupportedDocument, NotFound where there is no file.
+        """
         user_id, id_ = document.user_id, document.id
         cut = await asyncio.to_thread(self._library.stored_chunks, user_id, id_)
         if cut is not None:
-            return cut
+            return cut, False
         v2 = await asyncio.to_thread(self._library.v2_chunks, user_id, id_)
-        has_home = self._library.registry.has(user_id, id_)
         try:
             _, data = await asyncio.to_thread(self._library.documents.read_original, id_)
             text = await self._parser.text_of(data, name=document.title, content_type=document.content_type)
         except (UnreadableDocument, UnsupportedDocument, NotFound):
             if v2 is None:
                 raise
-            chunks = v2
-        else:
-            chunks = [] if v2 is None else await asyncio.to_thread(located, v2, text)
-            if not chunks or any(chunk.start is None for chunk in chunks):
-                # What v2 had cut is not what the file says, or not all of it.
-                cut_now, _ = await self._parser.chunks_of(id_, text, self._settings.strategy)
-                chunks += [replace(chunk, position=len(chunks) + number) for number, chunk in enumerate(cut_now)]
-        if has_home:
-            await asyncio.to_thread(self._library.documents.write_chunks, id_, chunks)
-        return chunks
+            return v2, self._library.registry.has(user_id, id_)
+        chunks = [] if v2 is None else await asyncio.to_thread(located, v2, text)
+        if not chunks or any(chunk.start is None for chunk in chunks):
+            # What v2 had cut is not what the file says, or not all of it.
+            cut_now, _ = await self._parser.chunks_of(id_, text, self._settings.strategy)
+            chunks += [replace(chunk, position=len(chunks) + number) for number, chunk in enumerate(cut_now)]
+        return chunks, True
 
     async def _note(self, user_id: str, id_: str, reason: str) -> None:
         await self._shelves.change(
@@ -191,12 +197,16 @@ class Indexer:
             lambda _: self._library.notes.change(user_id, lambda notes: notes.unreadable.update({id_: reason})),
         )
 
-    def _kept(self, user_id: str, documents: Sequence[Indexed], model: str | None, knowledge: Knowledge) -> int:
+    def _kept(self, user_id: str, prepared: Sequence[_Prepared], model: str | None, knowledge: Knowledge) -> int:
+        # Nothing of a document may be written once it is deleted, so all is written here, where no deletion goes on.
         live = self._library.live(user_id)
-        still = [one for one in documents if one.card.document_id in live]
-        knowledge.replace(still, model)
+        still = [one for one in prepared if one.document.id in live]
+        for one in still:
+            if one.to_keep:
+                self._library.documents.write_chunks(one.document.id, one.chunks)
+        knowledge.replace([Indexed(one.document.card, one.chunks, one.vectors) for one in still], model)
         notes = self._library.notes
-        known = notes.of(user_id).unreadable.keys() & {one.card.document_id for one in still}
+        known = notes.of(user_id).unreadable.keys() & {one.document.id for one in still}
         if known:
             notes.change(user_id, lambda notes: [notes.unreadable.pop(id_) for id_ in known])
         return len(still)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +28,11 @@ from .words import Terms, rarity
 
 log = logging.getLogger(__name__)
 
-PART_ROWS = 1536
+PART_ROWS = 2048
 _ALMOST = 0.75
 _MEASURED_AGAIN, _LEAST_MEASURED_AGAIN = 4, 40
+_ID_BITS = 40  # of an id within its part; those above name the part, while a search goes on
+_ID_MASK = (1 << _ID_BITS) - 1
 _CANDIDATES = 100  # of each ranking, that fusion looks at; what is beyond has no weight left
 
 
@@ -56,8 +59,7 @@ class Ranking:
     min_similarity: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A chunk in a part, as a search knows it."""
 
     part: int
@@ -106,6 +108,9 @@ class Knowledge:
     @property
     def documents(self) -> Mapping[str, Card]:
         return {name: card for part in self._parts for name, card in part.cards.items()}
+
+    def has(self, document: str) -> bool:
+        return any(document in part.cards for part in self._parts)
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
@@ -219,26 +224,31 @@ class Knowledge:
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
         # More than is wanted: where an index is a near one, what is wanted is among that.
         depth = max(_MEASURED_AGAIN * limit, _LEAST_MEASURED_AGAIN)
-        near: list[tuple[Vectors, Ids, int]] = []
+        near: list[Vectors] = []
+        places: list[Ids] = []
         to_measure = set()
         for number, part in enumerate(parts):
             if part.model == model and part.dimension == query.shape[1]:
                 some, ids, are_true = part.nearest(query, depth, allowed)
-                near.append((some, ids, number))
+                near.append(some)
+                places.append(ids + (number << _ID_BITS))
                 if not are_true:
                     to_measure.add(number)
         if not near:
             return []
-        similarities = np.concatenate([one for one, _, _ in near])
-        ids = np.concatenate([one for _, one, _ in near])
-        owners = np.repeat([number for _, _, number in near], [len(one) for _, one, _ in near])
-        best = np.argsort(-similarities, kind="stable")[:depth]
-        similarities, ids, owners = similarities[best], ids[best], owners[best]
+        similarities, found = np.concatenate(near), np.concatenate(places)
+        best = similarities.argsort()[: -depth - 1 : -1]
+        similarities, found = similarities[best], found[best]
+        owners = found >> _ID_BITS
         for number in to_measure.intersection(owners.tolist()):
-            own = owners == number
-            similarities[own] = parts[number].similarities(query, ids[own])
-        order = np.argsort(-similarities, kind="stable")[:limit]
-        return [(_Found(int(owners[at]), int(ids[at])), float(similarities[at])) for at in order]
+            (own,) = (owners == number).nonzero()
+            similarities[own] = parts[number].similarities(query, found[own] & _ID_MASK)
+        # Equals in the order of their places, which is that in which they were put in.
+        order = np.lexsort((found, -similarities))[:limit]
+        return [
+            (_Found(place >> _ID_BITS, place & _ID_MASK), similarity)
+            for place, similarity in zip(found[order].tolist(), similarities[order].tolist(), strict=True)
+        ]
 
     def _by_words(
         self, parts: Sequence[Part], query: str, limit: int, allowed: Set[str] | None

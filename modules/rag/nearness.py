@@ -80,15 +80,13 @@ class PartVectors:
 
     def rows(self) -> Vectors:
         """The committed rows, mapped from the file."""
-        mapped: Vectors = np.memmap(
-            self._path, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(len(self._ids), self.dimension)
-        )
-        return mapped
+        shape = (len(self._ids), self.dimension)
+        # As a plain array over the mapping: a memmap does far more at every access.
+        return np.asarray(np.memmap(self._path, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=shape))
 
     def products(self, query: Vectors, ids: Ids) -> Vectors:
         """The true inner products of *query*, shape (1, dimension), with the rows of some ids that were found."""
-        rows: Vectors = self._mapped[np.searchsorted(self._ids, ids)]
-        found: Vectors = rows @ query[0]
+        found: Vectors = self._mapped[self._ids.searchsorted(ids)] @ query[0]
         return found
 
     def append(self, vectors: Vectors, ids: Ids) -> None:

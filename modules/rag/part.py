@@ -69,12 +69,18 @@ class _Line(msgspec.Struct, omit_defaults=True):
     document: dict[str, Any] | None = None
 
 
+_LINES = msgspec.json.Decoder(_Line)
+
+
 class _Outline(msgspec.Struct):
     """A line without its text: what is read of every line when a part is opened."""
 
     id: int
     document_id: str
     document: dict[str, Any] | None = None
+
+
+_OUTLINES = msgspec.json.Decoder(_Outline)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +97,7 @@ class _Rows:
 
     def row(self, id_: int) -> int | None:
         """None for an id that was added since."""
-        row = int(np.searchsorted(self.ids, id_))
+        row = int(self.ids.searchsorted(id_))
         return row if row < len(self.ids) and self.ids[row] == id_ else None
 
     def document(self, row: int) -> str:
@@ -167,8 +173,7 @@ class Part:
         if len(text) != commit.text_bytes or len(lines) != commit.rows:
             raise PartDamaged(f"{path} does not hold what was committed")
         try:
-            decoder = msgspec.json.Decoder(_Outline)
-            outlines = [decoder.decode(line) for line in lines]
+            outlines = [_OUTLINES.decode(line) for line in lines]
         except msgspec.MsgspecError as error:
             raise PartDamaged(f"{path}: {error}") from error
         return cls(places, name, commit, outlines, _offsets(lines, 0))
@@ -223,8 +228,7 @@ class Part:
             PartVectors.write(draft, vectors)
         _write_durably(draft / MAPPING, _dumped(commit))
         words = PartWords(places.words(name))
-        decoder = msgspec.json.Decoder(_Line)
-        decoded = (decoder.decode(line) for line in lines)
+        decoded = (_LINES.decode(line) for line in lines)
         words.add((line.id, line.document_id, line.text) for line in decoded)
         draft.rename(final)
         _sync_directory(final.parent)
@@ -255,8 +259,7 @@ class Part:
             self.commit, rows=self.commit.rows + len(lines), next_id=first + len(lines), text_bytes=offsets[-1]
         )
         _replace_durably(self._directory / MAPPING, _dumped(commit))
-        decoder = msgspec.json.Decoder(_Outline)
-        outlines = [decoder.decode(line) for line in lines]
+        outlines = [_OUTLINES.decode(line) for line in lines]
         self.cards = {**self.cards, **_cards(outlines)}
         self._rows = self._rows.and_then(outlines, offsets)
         self.commit = commit
@@ -325,7 +328,7 @@ class Part:
     # -- below -----------------------------------------------------------------------------------------------
 
     def _chunk(self, rows: _Rows, row: int) -> Chunk:
-        line = msgspec.json.decode(self._line(rows, row), type=_Line)
+        line = _LINES.decode(self._line(rows, row))
         return Chunk(line.document_id, line.position, line.text, line.start, line.end, line.page)
 
     def _line(self, rows: _Rows, row: int) -> bytes:

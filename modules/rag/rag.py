@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class RagModule:
         self._new_id = new_id
         self._context: ModuleContext | None = None
         self._events: RagEvents | None = None
-        self._adding: dict[str, asyncio.Task[Document]] = {}
+        self._adding: dict[str, tuple[str, asyncio.Task[Document]]] = {}
 
     async def initialize(self, context: ModuleContext | None = None) -> None:
         """Take settings (where none were given) and storage (likewise) from *context*; learn what there is, and finish
@@ -121,6 +122,7 @@ class RagModule:
         """Finish what has begun, end the processes that parse, write down what makes the next start fast."""
         if self._events is not None:
             self._events.stop()
+        await self._stop_adding()
         await self._indexer.close()
         await self._shelves.close()
         await asyncio.to_thread(self._parser.close)
@@ -174,9 +176,10 @@ class RagModule:
             chunking_strategy=strategy,
         )
         if id_ not in self._adding:
-            self._adding[id_] = asyncio.create_task(self._added(document, data))
-            self._adding[id_].add_done_callback(lambda _: self._adding.pop(id_, None))
-        return await asyncio.shield(self._adding[id_])
+            # A task of its own: whoever else brings the same meanwhile waits for it, also when this caller goes away.
+            self._adding[id_] = (user_id, asyncio.create_task(self._added(document, data)))
+            self._adding[id_][1].add_done_callback(partial(self._forget_adding, id_))
+        return await asyncio.shield(self._adding[id_][1])
 
     async def _added(self, document: Document, data: bytes) -> Document:
         user_id = document.user_id
@@ -212,9 +215,12 @@ class RagModule:
     async def get_document(self, document_id: str, *, user_id: str = "") -> Document:
         """Raises NotFound for what is not this user's, whether or not it is another's."""
         checked_user(user_id)
-        return await self._shelves.read(
-            user_id, lambda knowledge: self._indexer.described(user_id, document_id, knowledge)
-        )
+
+        def described(knowledge: Knowledge) -> Document:
+            indexed = [document_id] if knowledge.has(document_id) else []
+            return self._indexer.described(user_id, document_id, indexed)
+
+        return await self._shelves.read(user_id, described)
 
     async def list_documents(
         self, user_id: str = "", *, session_id: str | None = None, limit: int = 100, after: str | None = None
@@ -225,11 +231,12 @@ class RagModule:
 
         def page(knowledge: Knowledge) -> DocumentPage:
             found: list[Document] = []
+            indexed = knowledge.documents.keys()
             for id_ in sorted(self._library.live(user_id)):
                 if after is not None and id_ <= after:
                     continue
                 try:
-                    document = self._indexer.described(user_id, id_, knowledge)
+                    document = self._indexer.described(user_id, id_, indexed)
                 except NotFound:
                     continue  # deleted meanwhile
                 if session_id is None or document.session_id == session_id:
@@ -401,11 +408,26 @@ class RagModule:
             chunks = self._library.erase(user_id, lambda: knowledge.remove(knowledge.documents.keys()))
             return Erasure(user_id, documents, chunks)
 
+        # What is being read would else be put in afterwards.
+        await self._stop_adding(user_id)
         erasure = await self._shelves.change(user_id, erase)
         self._indexer.forget(user_id)
         return erasure
 
     # -- below -----------------------------------------------------------------------------------------------
+
+    async def _stop_adding(self, user_id: str | None = None) -> None:
+        """End what is being added, of one user or of all; what is being put in already is put in."""
+        tasks = [task for owner, task in self._adding.values() if user_id in (None, owner)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _forget_adding(self, id_: str, task: asyncio.Task[Document]) -> None:
+        del self._adding[id_]
+        if not task.cancelled():
+            task.exception()  # retrieved for a caller that went away; one that waits gets it as well
 
     async def _emit(self, event: str, data: dict[str, Any]) -> None:
         if self._context is not None:

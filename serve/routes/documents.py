@@ -6,16 +6,17 @@ import json
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi import Query as InQuery
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from actors.module_ref import ModuleRef
 from modules.core.errors import ValidationError
 from serve.json_response import Json
 from serve.pages import Id, Query, listed, most_items
-from serve.schemas import Answer, Body, Count, Page, Positive, Words, Yes
+from serve.paths import PathId
+from serve.schemas import Answer, Body, Count, Page, Words, Yes, whole
 from serve.serving import CallerNow, Serving, ServingNow, running
 
 router = APIRouter(tags=["documents"])
@@ -23,8 +24,9 @@ UPLOADS = ("/v1/documents",)
 
 Rag = Annotated[ModuleRef, Depends(running("rag"))]
 Strategy = Literal["semantic", "fixed", "recursive", "sentence"]
-DocumentId = Annotated[str, Path(pattern="^doc_[0-9a-f]{32}$", examples=["doc_" + 8 * "9f86"])]
-_TopK = Annotated[Positive, Field(le=1000)] | None
+# Bounds stand before the validator, else the document would not have them.
+_TopK = Annotated[int, Field(ge=1, le=1000), BeforeValidator(whole)] | None
+_MaxTokens = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole)] | None
 
 # Beside what reading a document may take: waiting for a turn, embedding, and the way there and back.
 _BESIDE_S = 120.0
@@ -41,8 +43,8 @@ class UploadQuery(DocumentQuery):
     session_id: Id | None = None
     chunking_strategy: Strategy | None = None
 
-    metadata: Annotated[str | None, Field(max_length=65_536)] = None
-    """A JSON object."""
+    metadata: Annotated[str | None, Field(max_length=2000)] = None
+    """A JSON object; short, for it is part of the address."""
 
 
 class DocumentPageQuery(DocumentQuery):
@@ -99,7 +101,7 @@ class AskContext(Body):
     user_id: Id
     query: Words
     session_id: Id | None = None
-    max_tokens: Annotated[Positive, Field(le=1_000_000)] | None = None
+    max_tokens: _MaxTokens = None
 
 
 class Verify(Body):
@@ -257,7 +259,7 @@ async def list_documents(
 
 @router.get("/v1/documents/{document_id}", response_model=DocumentOut)
 async def get_document(
-    document_id: DocumentId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
+    document_id: PathId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
 ) -> Json:
     """What is known of a document."""
     document = await rag.ask("get_document", document_id, user_id=caller.needing_user(query.user_id))
@@ -270,7 +272,7 @@ async def get_document(
     responses={200: {"content": {"application/octet-stream": {}}, "description": "The file, byte for byte"}},
 )
 async def read_document(
-    document_id: DocumentId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
+    document_id: PathId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
 ) -> Response:
     """The file that came, byte for byte. It is to be saved, and never shown in place: it may be a page with scripts."""
     user_id = caller.needing_user(query.user_id)
@@ -283,7 +285,7 @@ async def read_document(
 
 @router.delete("/v1/documents/{document_id}", response_model=DeletedDocument)
 async def delete_document(
-    document_id: DocumentId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
+    document_id: PathId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
 ) -> Json:
     """Remove a document, and all that was made of it."""
     deletion = await rag.ask("delete_document", document_id, user_id=caller.needing_user(query.user_id))
@@ -291,7 +293,7 @@ async def delete_document(
 
 
 @router.post("/v1/documents/{document_id}/verify", response_model=SourceCheckOut)
-async def verify_source(document_id: DocumentId, body: Verify, rag: Rag, caller: CallerNow) -> Json:
+async def verify_source(document_id: PathId, body: Verify, rag: Rag, caller: CallerNow) -> Json:
     """Whether a document says what is quoted from it."""
     check = await rag.ask(
         "verify_source",

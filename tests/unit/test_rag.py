@@ -149,6 +149,17 @@ async def test_of_an_erased_user_no_byte_is_left_and_of_others_all(rag: RagModul
     assert (await rag.erase_user("ann")).documents == 0
 
 
+async def test_what_is_being_read_while_its_user_is_erased_is_not_put_in_afterwards(
+    rag: RagModule, tmp_path: Path
+) -> None:
+    adding = [asyncio.create_task(rag.add_document(SPICE, name=f"{n}.txt", user_id="ann")) for n in range(5)]
+    await asyncio.sleep(0.01)
+    await rag.erase_user("ann")
+    await asyncio.gather(*adding, return_exceptions=True)
+    assert (await rag.list_documents("ann")).documents == ()
+    assert files_with(tmp_path, "nutmeg") == []
+
+
 async def test_an_export_has_everything(rag: RagModule) -> None:
     added = await rag.add_document(SPICE, {"a": 1}, name="spice.txt", user_id="ann", session_id="s")
     exported = await rag.export_user("ann")
