@@ -36,7 +36,8 @@ test: check test-cluster  ## everything that CI runs
 
 test-cluster: setup  ## the tests that start a local Ray, and the slow ones without
 	$(BIN)/python -m pytest -q -n auto -m slow tests/unit tests/seed
-	$(BIN)/python -m pytest -q tests/cluster tests/e2e
+	$(BIN)/python -m pytest -q -n auto --dist loadfile tests/e2e
+	$(BIN)/python -m pytest -q tests/cluster
 
 bench: setup  ## the migration beside cp -a and the guide's mapper, medians of five
 	$(BIN)/python -m benchmarks.bench_migration

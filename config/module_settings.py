@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from config.section import Count, Directory, Fraction, Name, Provider, Seconds, Section, ServerAddress
-
-
-class ModuleSettings(Section):
-    """What every module has."""
-
-    enabled: bool = True
-    """Whether the module is loaded."""
-
-    shards: Annotated[int, Field(ge=1, le=256)] = 1
-    """Actors of the module; may change between runs without moving files."""
+from config.media_settings import Multimodal
+from config.module_section import Embedding, ModuleSettings
+from config.rag_settings import Rag
+from config.section import Count, Fraction, Name, Provider, Seconds, Section, ServerAddress
 
 
 class Sessions(Section):
@@ -70,18 +63,6 @@ class TextChat(ModuleSettings):
     model: ChatModel = ChatModel()
 
 
-class Embedding(Provider):
-    provider: Name = "auto"
-    """``auto`` takes the server when ``base_url`` is set, else the embedded ``wordllama`` when it is installed, else
-    ``none`` (search by words alone); any other name is an OpenAI-compatible server."""
-
-    dimension: Count | None = None
-    """Length of the model's vectors; none takes what the model gives."""
-
-    batch_size: Count = 32
-    """Texts embedded in one call."""
-
-
 class ShortTerm(Section):
     ttl_seconds: Seconds = 3_600.0
     """How long an item lives when its caller names no time."""
@@ -112,88 +93,6 @@ class Memory(ModuleSettings):
 
     context_window_tokens: Count = 4_000
     """Size of the context that a session's answer is given."""
-
-
-class Chunking(Section):
-    strategy: Literal["semantic", "fixed", "recursive", "sentence"] = "semantic"
-    """How documents are cut when their caller names no strategy."""
-
-    chunk_size: Count = 800
-    """Longest chunk, in characters."""
-
-    chunk_overlap: Annotated[int, Field(ge=0)] = 100
-    """Characters that a chunk shares with the one before it."""
-
-    @model_validator(mode="after")
-    def _advances(self) -> Self:
-        if self.chunk_overlap >= self.chunk_size:
-            raise ValueError("chunk_overlap must be less than chunk_size")
-        return self
-
-
-class Retrieval(Section):
-    top_k: Count = 5
-    """Chunks found when the caller names no number."""
-
-    max_context_tokens: Count = 2_000
-    """Size of the context that is built from what was found."""
-
-    vector_weight: Fraction = 0.3
-    """Share of the ranking by meaning in the joint one; the ranking by words has the rest."""
-
-    rank_constant: Annotated[float, Field(ge=0)] = 30.0
-    """What is added to every rank before reciprocals are summed: the greater, the less the first ranks stand out."""
-
-    min_similarity: Fraction = 0.0
-    """Least cosine with which a chunk is found by its meaning alone."""
-
-
-class Indexing(Section):
-    background: bool = True
-    """Whether documents that a migration brought are indexed by and by, without anybody asking for it."""
-
-    max_open_users: Count = 64
-    """Users whose indices are held open; the one not asked about the longest goes first."""
-
-
-DocumentExtension = Literal[".pdf", ".docx", ".txt", ".md", ".html", ".csv", ".json"]
-
-
-class Parsing(Section):
-    extensions: tuple[DocumentExtension, ...] = (".pdf", ".docx", ".txt", ".md", ".html", ".csv", ".json")
-    """Kinds of documents that are taken."""
-
-    max_document_bytes: Count = 104_857_600
-    """Largest document."""
-
-    timeout_seconds: Seconds = 300.0
-    """How long parsing one document may take."""
-
-    max_memory_mb: Annotated[int, Field(ge=256)] = 1_024
-    """Memory of the child process that parses."""
-
-    max_text_characters: Count = 20_000_000
-    """Longest text that a document may hold."""
-
-    processes: Count = 2
-    """Documents parsed at a time; more wait their turn."""
-
-    local_directories: tuple[Directory, ...] | None = None
-    """Where documents that are named by a path may lie; none is anywhere that the module's process may read. What
-    comes over HTTP has no path."""
-
-
-class Rag(ModuleSettings):
-    """Documents, their vectors, and search over them."""
-
-    max_documents_per_user: Count = 100_000
-    """Documents that one user may have."""
-
-    embedding: Embedding = Embedding()
-    chunking: Chunking = Chunking()
-    indexing: Indexing = Indexing()
-    retrieval: Retrieval = Retrieval()
-    parsing: Parsing = Parsing()
 
 
 class Consensus(Section):
@@ -359,61 +258,6 @@ class Persona(ModuleSettings):
 
     embedding: Embedding = Embedding()
     """Model by which nearness to a persona is measured; ``none`` judges by rules alone."""
-
-
-class Ocr(Provider):
-    provider: Name = "rapidocr"
-    """``rapidocr`` is embedded; any other name is an OpenAI-compatible server."""
-
-
-class Speech(Provider):
-    provider: Name = "pocketsphinx"
-    """``pocketsphinx`` is embedded; any other name is an OpenAI-compatible server."""
-
-
-class ImageGeneration(Provider):
-    provider: Name = "none"
-    """``none`` makes no images; any other name is an OpenAI-compatible server."""
-
-
-class MediaLimits(Section):
-    max_bytes: Count = 104_857_600
-    """Largest file."""
-
-    max_pixels: Count = 50_000_000
-    """Largest image or frame, width times height."""
-
-    max_media_seconds: Seconds = 14_400.0
-    """Longest sound or video, in its own time."""
-
-    timeout_seconds: Seconds = 120.0
-    """How long one operation may take."""
-
-    max_memory_mb: Annotated[int, Field(ge=512)] = 2_048
-    """Memory of a child process that decodes, beside its code."""
-
-    max_user_bytes: Count = 10_737_418_240
-    """Size of all uploads that one user may keep."""
-
-
-class Multimodal(ModuleSettings):
-    """Images, audio and video."""
-
-    workers: Count = 2
-    """Child processes that decode; more operations wait their turn."""
-
-    local_directories: tuple[Directory, ...] = ()
-    """Directories outside the data directory whose files may be named by their absolute path; every caller may read
-    them, so only what all users may see belongs there."""
-
-    limits: MediaLimits = MediaLimits()
-
-    max_cache_bytes: Annotated[int, Field(ge=0)] = 1_073_741_824
-    """Size of the cache of results; 0 keeps none."""
-
-    ocr: Ocr = Ocr()
-    speech: Speech = Speech()
-    image_generation: ImageGeneration = ImageGeneration()
 
 
 class SpecialistHealth(Section):

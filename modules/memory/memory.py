@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,6 +13,8 @@ from typing import Any, Protocol, TypeVar
 from modules.core.clock import Clock, SystemClock
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, Conflict, StorageError, Unavailable, ValidationError
+from modules.core.event_calls import Listener, calling
+from modules.core.finishing import Finishing
 from modules.core.layout import component
 from modules.core.storage import FlatFiles, FlatFileStorage
 from modules.core.types import ModuleInfo
@@ -30,7 +32,7 @@ from .items import (
     Scope,
     check_memory_type,
 )
-from .memory_events import MemoryEvents
+from .memory_events import CALLS
 from .session_context import ContextWindow, SessionContexts, window_of
 from .settings import MemorySettings
 from .user_memories import Consolidation, UserMemories
@@ -86,11 +88,11 @@ class MemoryModule:
         self._closes_embedder = False
         self._clock = clock or SystemClock()
         self._context: ModuleContext | None = None
-        self._events: MemoryEvents | None = None
+        self._events: Listener | None = None
         self._users: OrderedDict[str, UserMemories] = OrderedDict()
         # One at a time: spreading users over several actors is what makes it many.
         self._lock = asyncio.Lock()
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("work on memories")
 
     async def initialize(self, context: ModuleContext) -> None:
         """Take settings (where none were given) and storage (likewise) from *context*; listen to memory events."""
@@ -107,7 +109,7 @@ class MemoryModule:
             self._embedder = await asyncio.to_thread(embedding_model, self.config.get("embedding", {}))
             self._closes_embedder = True
         self._context = context
-        self._events = MemoryEvents(self, context)
+        self._events = calling("memory", self, CALLS, context.bus)
         self._events.listen()
 
     async def health_check(self) -> bool:
@@ -125,8 +127,7 @@ class MemoryModule:
         """Finish what has begun and write down how memories were used."""
         if self._events is not None:
             self._events.stop()
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._finishing.wait()
         for memories in self._users.values():
             await asyncio.to_thread(memories.flush)
         if self._closes_embedder and self._embedder is not None:
@@ -387,20 +388,10 @@ class MemoryModule:
             async with self._lock:
                 return await asyncio.to_thread(locked)
 
-        result, expired = await self._finish(whole())
+        result, expired = await self._finishing.finish(whole())
         if expired:
             await self._emit("memory.expired", {"user_id": user_id, "keys": [item.key for item in expired]})
         return result
-
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
-            raise
 
     def _memories_of(self, user_id: str) -> UserMemories:
         if user_id not in self._users:
@@ -418,8 +409,3 @@ class MemoryModule:
     async def _emit(self, event: str, data: dict[str, Any]) -> None:
         if self._context is not None:
             await self._context.emit(event, data)
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("work on memories whose caller had gone away failed", exc_info=error)

@@ -189,7 +189,8 @@ class Answering:
                 if personas is None:
                     return agent.system_prompt
                 found = await personas.inject_personality(agent.system_prompt, agent.persona_id, user_id=user_id)
-        except NotFound:
+        except NotFound as error:
+            log.warning("agent %r speaks without its persona: %s", agent.id, error)
             return agent.system_prompt
         except Exception:  # another module's failure, whatever it is, must not become this turn's
             log.warning("agent %r speaks without its persona", agent.id, exc_info=True)

@@ -15,12 +15,13 @@ from typing import Any
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, NotFound, StorageError
+from modules.core.event_calls import calling
 from modules.core.storage import FlatFileStorage
 from modules.core.types import ModuleInfo
 from modules.models.choose import chat_model, embedding_model
 from modules.models.protocols import EmbeddingModel
 
-from .agent_events import AgentEvents
+from .agent_events import CALLS
 from .agent_registry import AgentRegistry
 from .agents import Agent, check_new
 from .answering import AgentAnswer, Answering, asked
@@ -101,7 +102,7 @@ class MultiAgentModule:
             clock=self._clock,
             new_id=self._new_id,
         )
-        self._events = AgentEvents(self, context)
+        self._events = calling("multi_agent", self, CALLS, context.bus)
         self._events.listen()
 
     async def health_check(self) -> bool:

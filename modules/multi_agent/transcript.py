@@ -6,13 +6,14 @@ nobody was told that it was said, so its bytes move to quarantine.jsonl before t
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from modules.core.errors import NotFound
 from modules.core.storage import FlatFiles
+from modules.core.torn_lines import set_aside_torn_end
 
 from .turns import Turn, line_of, turn_of
 
@@ -51,18 +52,8 @@ class Transcript:
 
     def mend(self) -> None:
         """Set a torn last line aside."""
-        try:
-            data = self._files.read(self.key)
-        except NotFound:
-            return
-        whole = data.rfind(b"\n") + 1
-        if whole == len(data) or _is_whole(data[whole:]):
-            return
-        row = _quarantine_row(data[whole:], line=data.count(b"\n") + 1, offset=whole)
-        key = f"{self._home}/quarantine.jsonl"
-        if not self._ends_with(key, row):  # else a crash came between these two steps
-            self._files.append(key, row, fsync=True, create_parents=False)
-        self._files.truncate(self.key, whole)
+        with suppress(NotFound):
+            set_aside_torn_end(self._files, self.key, f"{self._home}/quarantine.jsonl", is_whole=_is_whole)
 
     def _lines(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Whole lines that are not blank, and the byte at which each begins."""
@@ -78,31 +69,9 @@ class Transcript:
         except NotFound:
             return
 
-    def _ends_with(self, key: str, row: bytes) -> bool:
-        try:
-            return self._files.read(key).endswith(row)
-        except NotFound:
-            return False
-
 
 def _is_whole(data: bytes) -> bool:
     try:
         return isinstance(json.loads(data), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _quarantine_row(torn: bytes, *, line: int, offset: int) -> bytes:
-    try:
-        raw, encoding = torn.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        raw, encoding = base64.b64encode(torn).decode(), "base64"
-    row = {
-        "line": line,
-        "offset": offset,
-        "reason": "torn by an interrupted write",
-        "raw": raw,
-        "raw_encoding": encoding,
-        "salvaged_id": None,
-    }
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"

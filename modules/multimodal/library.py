@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from modules.core.clock import Clock
 from modules.core.errors import NotFound, ValidationError
+from modules.core.finishing import Finishing
 from modules.core.storage import FlatFiles
 
 from .errors import MediaTooLarge
@@ -58,7 +59,7 @@ class Library:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # The cache is everybody's: who makes room in it counts what all have.
         self._cache_lock = asyncio.Lock()
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("work on uploads")
 
     def epoch(self, user_id: str) -> Epoch:
         """To be taken before work begins whose result shall be kept."""
@@ -197,8 +198,7 @@ class Library:
 
     async def close(self) -> None:
         """Finish what has begun."""
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._finishing.wait()
 
     async def _alone(self, epoch: Epoch, work: Callable[[], T]) -> T:
         """Run *work* in a thread, nothing else of this user meanwhile; to its end even when the caller goes away."""
@@ -212,14 +212,7 @@ class Library:
                     raise NotFound(f"user {epoch.user_id!r} was erased meanwhile")
                 return await asyncio.to_thread(work)
 
-        task = asyncio.create_task(whole())
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
-            raise
+        return await self._finishing.finish(whole())
 
 
 def _check_id(media_id: object) -> None:
@@ -233,8 +226,3 @@ def _place_of(uploads: Sequence[Upload], media_id: str) -> int:
         if upload.id == media_id:
             return place
     raise NotFound(f"there is no upload {media_id!r} to go on from")
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("work on uploads whose caller had gone away failed", exc_info=error)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from modules.core.clock import Clock, SystemClock
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, Conflict, NotFound, StorageError, Unavailable, ValidationError
+from modules.core.event_calls import calling
+from modules.core.finishing import Finishing
 from modules.core.storage import FlatFileStorage
 from modules.core.types import ModuleInfo
 from modules.models.choose import embedding_model
@@ -26,7 +28,7 @@ from .activations import Activation, UsualPersonas, of_session
 from .consistency import ANYTHING, Consistency, answers_in, judged, nearness_of
 from .foreign import exported, fields_of
 from .injection import Injection, check_strength, injected
-from .persona_events import PersonaEvents
+from .persona_events import CALLS
 from .persona_store import PersonaStore, id_for
 from .profile import Persona, Record, checked
 from .settings import PersonaSettings
@@ -70,7 +72,7 @@ class PersonaModule:
         self._has_embedder = True
         self._making = asyncio.Lock()
         self._writing = asyncio.Lock()
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("a change to personas")
 
     async def initialize(self, context: ModuleContext) -> None:
         """Take storage from *context* and listen to persona events. Raises ConfigurationError."""
@@ -81,7 +83,7 @@ class PersonaModule:
         self._files = storage.files
         self._store = PersonaStore(storage.files)
         self._usual = UsualPersonas(storage.files)
-        self._events = PersonaEvents(self, context)
+        self._events = calling("persona", self, CALLS, context.bus)
         self._events.listen()
 
     async def health_check(self) -> bool:
@@ -96,8 +98,7 @@ class PersonaModule:
     async def close(self) -> None:
         """Finish what has begun."""
         self._events.stop()
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._finishing.wait()
         if self._embedder is not None:
             await self._embedder.close()
 
@@ -429,17 +430,7 @@ class PersonaModule:
             async with self._writing:
                 return await asyncio.to_thread(work)
 
-        return await self._finish(whole())
-
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
-            raise
+        return await self._finishing.finish(whole())
 
     def _now(self) -> str:
         return self._clock.now().isoformat()
@@ -468,8 +459,3 @@ def _check_named(user_id: object) -> str:
     if not isinstance(user_id, str) or not user_id:
         raise ValidationError("user_id must be text and not empty", param="user_id")
     return user_id
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a change to personas whose caller had gone away failed", exc_info=error)

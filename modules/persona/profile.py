@@ -8,12 +8,12 @@ persona keeps them.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from modules.core.errors import ValidationError
+from modules.core.plain_json import plain
 
 Record = dict[str, Any]
 
@@ -103,28 +103,28 @@ class Persona:
 
 def persona_of(record: Mapping[str, Any], persona_id: str, owner_id: str | None) -> Persona:
     """The persona that a stored record means; its place says whose it is. Never fails."""
-    plain: Mapping[str, Any] = _plain(dict(record))
-    version = plain.get("version")
-    metadata, template = plain.get("metadata"), plain.get("template")
-    name = plain.get("name")
+    known: Mapping[str, Any] = plain(dict(record))
+    version = known.get("version")
+    metadata, template = known.get("metadata"), known.get("template")
+    name = known.get("name")
     return Persona(
         id=persona_id,
         name=name if isinstance(name, str) and name else persona_id,
-        description=_read_text(plain.get("description")),
-        traits=_read_texts(plain.get("traits")),
-        backstory=_read_text(plain.get("backstory")),
-        voice=_read_text(plain.get("voice")),
-        knowledge_areas=_read_texts(plain.get("knowledge_areas")),
-        behavioral_rules=_read_texts(plain.get("behavioral_rules")),
-        examples=_read_examples(plain.get("example_interactions")),
-        system_prompt=_read_text(plain.get("system_prompt")),
+        description=_read_text(known.get("description")),
+        traits=_read_texts(known.get("traits")),
+        backstory=_read_text(known.get("backstory")),
+        voice=_read_text(known.get("voice")),
+        knowledge_areas=_read_texts(known.get("knowledge_areas")),
+        behavioral_rules=_read_texts(known.get("behavioral_rules")),
+        examples=_read_examples(known.get("example_interactions")),
+        system_prompt=_read_text(known.get("system_prompt")),
         template=template if isinstance(template, str) and template else None,
         owner_id=owner_id,
         version=version if isinstance(version, int) and not isinstance(version, bool) and version > 0 else 1,
-        created_at=_read_text(plain.get("created_at")),
-        updated_at=_read_text(plain.get("updated_at")),
+        created_at=_read_text(known.get("created_at")),
+        updated_at=_read_text(known.get("updated_at")),
         metadata=metadata if isinstance(metadata, dict) else {},
-        is_migrated=isinstance(plain.get("legacy"), dict),
+        is_migrated=isinstance(known.get("legacy"), dict),
     )
 
 
@@ -165,21 +165,6 @@ def _read_example(item: object) -> Example | None:
         if isinstance(item, Mapping) and answered in item:
             return Example(_read_text(item.get(asked)), _read_text(item[answered]))
     return None
-
-
-def _plain(value: Any) -> Any:
-    """The value as every encoder takes it: no NaN, no lone surrogates."""
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case float() if not math.isfinite(value):
-            return str(value)
-        case list():
-            return [_plain(item) for item in value]
-        case dict():
-            return {_plain(key): _plain(item) for key, item in value.items()}
-        case _:
-            return value
 
 
 # -- from what a caller gives --------------------------------------------------------------------------------

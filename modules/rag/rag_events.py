@@ -7,11 +7,12 @@ a second copy of a user's documents.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from modules.core.bus import Handler
 from modules.core.context import ModuleContext
-from modules.core.errors import ValidationError
+from modules.core.event_calls import EventCall, EventCalls, Listener
 
 from .searching import Searcher
 
@@ -21,42 +22,31 @@ if TYPE_CHECKING:
 _SCOPE = ("user_id", "session_id")
 
 # Event -> function of the module, fields it needs, fields it may have.
-_CALLS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "rag.document.add": (
+_CALLS: EventCalls = {
+    "rag.document.add": EventCall(
         "add_document",
         ("source",),
         ("metadata", "chunking_strategy", "name", "content_type", *_SCOPE),
     ),
-    "rag.query": ("search_knowledge", ("query",), ("top_k", "filters", *_SCOPE)),
-    "rag.index.update": ("update_embeddings", (), ("document_ids", "force", "user_id")),
-    "rag.source.verify": ("verify_source", ("document_id", "quote"), ("start", "end", "user_id")),
+    "rag.query": EventCall("search_knowledge", ("query",), ("top_k", "filters", *_SCOPE)),
+    "rag.index.update": EventCall("update_embeddings", (), ("document_ids", "force", "user_id")),
+    "rag.source.verify": EventCall("verify_source", ("document_id", "quote"), ("start", "end", "user_id")),
 }
 
 
-class RagEvents:
+class RagEvents(Listener):
     """Joins a module to a bus."""
 
     def __init__(self, module: RagModule, searcher: Searcher, context: ModuleContext) -> None:
         self._context = context
         self._searcher = searcher
-        self._handlers = {event: self._handler(event, module) for event in _CALLS}
+        super().__init__(context.bus, {event: self._handler(event, module) for event in _CALLS})
 
-    def listen(self) -> None:
-        for event, handler in self._handlers.items():
-            self._context.bus.on(event)(handler)
-
-    def stop(self) -> None:
-        for event, handler in self._handlers.items():
-            self._context.bus.off(event, handler)
-
-    def _handler(self, event: str, module: RagModule) -> Callable[[Any], Awaitable[None]]:
-        function, needed, optional = _CALLS[event]
+    def _handler(self, event: str, module: RagModule) -> Handler:
+        call = _CALLS[event]
 
         async def handle(data: Mapping[str, Any]) -> None:
-            missing = [name for name in needed if name not in data]
-            if missing:
-                raise ValidationError(f"{event} lacks {', '.join(missing)}", param=missing[0])
-            arguments = {name: data[name] for name in needed + optional if name in data}
+            arguments = call.arguments(event, data)
             if event == "rag.query":
                 passages = await self._searcher.by_query(**arguments)
                 told = {
@@ -66,7 +56,7 @@ class RagEvents:
                 }
                 await self._context.emit("rag.results.ready", told)
             else:
-                await getattr(module, function)(**arguments)
+                await getattr(module, call.function)(**arguments)
 
         handle.__qualname__ = f"rag:{event}"
         return handle

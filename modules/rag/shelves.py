@@ -9,9 +9,10 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from modules.core.clock import IdMaker
+from modules.core.finishing import Finishing
 
 from .knowledge import Knowledge, prefix_of
 from .library import Library
@@ -40,7 +41,7 @@ class Shelves:
         self._new_id = new_id
         self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
         self._names: dict[str, list[str]] = {}
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("work on documents")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="rag", initializer=one_thread_each)
 
     def survey(self) -> None:
@@ -71,8 +72,7 @@ class Shelves:
 
     async def close(self) -> None:
         """Finish what has begun, and close every user."""
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._finishing.wait()
         for user_id in list(self._shelves):
             await self._close(user_id)
         self._threads.shutdown(wait=True)
@@ -90,14 +90,7 @@ class Shelves:
                         await self._make_room(user_id)
                     return await loop.run_in_executor(self._threads, work, shelf.knowledge)
 
-        task = asyncio.create_task(whole())
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
-            raise
+        return await self._finishing.finish(whole())
 
     def _read(self, user_id: str) -> Knowledge:
         prefix = prefix_of(user_id)
@@ -131,8 +124,3 @@ class Shelves:
                 shelf.knowledge = None
             if self._shelves.get(user_id) is shelf:
                 del self._shelves[user_id]
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("work on documents whose caller had gone away failed", exc_info=error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from itertools import islice
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, NotFound, StorageError, ValidationError
+from modules.core.finishing import Finishing
 from modules.core.joined_threads import JoinedThreads
 from modules.core.storage import FlatFileStorage
 from modules.core.types import Attachment, Message, ModuleInfo, Session
@@ -71,7 +72,7 @@ class TextChatModule:
         self._new_session_id = new_session_id or self._session_id_of_now
         self._new_message_id = new_message_id or (lambda: f"msg_{new_hex()}")
         self._make_model = make_model
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("a write")
         self._threads = JoinedThreads()
 
     async def initialize(self, context: ModuleContext) -> None:
@@ -119,8 +120,7 @@ class TextChatModule:
         self._events.stop()
         await self._turns.close()
         await self._model.close()
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._finishing.wait()
         await self._held.let_go(lambda opened: True)
 
     # -- sessions --------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class TextChatModule:
         """A new, empty session. Raises Conflict when the user has as many as allowed; those that a migration
         brought do not count, else nobody with a long past could go on."""
         check_name("user_id", user_id)
-        session = await self._finish(
+        session = await self._finishing.finish(
             asyncio.to_thread(
                 self._store.create,
                 user_id,
@@ -213,7 +213,7 @@ class TextChatModule:
         """
         owner = await self._owners.find(session_id, user_id)
         await self._turns.stop(owner, session_id, "session_ended")
-        await self._finish(self._delete(owner, session_id))
+        await self._finishing.finish(self._delete(owner, session_id))
         await self._emit_ended(owner, session_id, "deleted")
 
     async def fork_session(
@@ -230,7 +230,7 @@ class TextChatModule:
         async with self._held.reading(owner, session_id) as held:
             copied = await asyncio.to_thread(held.opened.up_to, at_message_id)
         forked_from = {"session_id": session_id, "message_id": at_message_id}
-        fork = await self._finish(
+        fork = await self._finishing.finish(
             asyncio.to_thread(
                 self._store.create,
                 owner,
@@ -273,7 +273,7 @@ class TextChatModule:
         )
         draft.check(self._settings.max_message_length)
         owner = await self._owners.find(session_id, user_id)
-        return await self._finish(self._send(owner, session_id, draft))
+        return await self._finishing.finish(self._send(owner, session_id, draft))
 
     async def stream_response(
         self,
@@ -393,12 +393,12 @@ class TextChatModule:
         undone; a second call finishes one that was broken off."""
         check_name("user_id", user_id)
         user_files = UserFiles(self._files, user_id)
-        files, index_removed = await self._finish(asyncio.to_thread(user_files.leave_indices))
+        files, index_removed = await self._finishing.finish(asyncio.to_thread(user_files.leave_indices))
         sessions = await asyncio.to_thread(self._store.of_user, user_id)
         for session in sessions:
             with suppress(NotFound):  # deleted meanwhile
                 await self.delete_session(session.id, user_id)
-        await self._finish(asyncio.to_thread(user_files.erase))
+        await self._finishing.finish(asyncio.to_thread(user_files.erase))
         self._store.forget_user(user_id)
         return ChatErasure(user_id, len(sessions), files, index_removed)
 
@@ -438,7 +438,7 @@ class TextChatModule:
         return stored
 
     async def _append(self, user_id: str, session_id: str, draft: Draft) -> Stored:
-        return await self._finish(self._stored(user_id, session_id, draft))
+        return await self._finishing.finish(self._stored(user_id, session_id, draft))
 
     async def _session(self, user_id: str, session_id: str) -> Session:
         return await self.get_session(session_id, user_id)
@@ -449,7 +449,7 @@ class TextChatModule:
 
     async def _change(self, session_id: str, user_id: str | None, **changes: Any) -> Session:
         owner = await self._owners.find(session_id, user_id)
-        return await self._finish(self._rewrite(owner, session_id, changes))
+        return await self._finishing.finish(self._rewrite(owner, session_id, changes))
 
     async def _rewrite(self, user_id: str, session_id: str, changes: Mapping[str, Any]) -> Session:
         async with self._held.writing(user_id, session_id) as held:
@@ -468,28 +468,12 @@ class TextChatModule:
     def _open(self, user_id: str, session_id: str) -> OpenSession:
         return OpenSession(self._files, self._store.get(user_id, session_id), self._settings)
 
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await *work*, which goes on to its end even when this caller is cancelled."""
-        task = asyncio.create_task(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
-            raise
-
     async def _emit_ended(self, user_id: str, session_id: str, reason: str) -> None:
         data = {"user_id": user_id, "session_id": session_id, "reason": reason}
         await self._context.emit("chat.session.ended", data)
 
     def _session_id_of_now(self) -> str:
         return f"chat_session_{self._clock.now():%Y%m%d_%H%M%S_%f}_{new_hex()[:8]}"
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a write whose caller had gone away failed", exc_info=error)
 
 
 def _first(count: int, opened: OpenSession, folded_query: str) -> list[Message]:

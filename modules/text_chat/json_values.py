@@ -7,10 +7,11 @@ again by the standard library and made plain: such numbers become their names, s
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import msgspec
+
+from modules.core.plain_json import plain
 
 _LONGEST_INTEGER = 4000  # beyond 4300 digits Python refuses to convert
 
@@ -26,24 +27,10 @@ def read_value(data: bytes) -> tuple[Any, bool]:
     except (msgspec.DecodeError, RecursionError):
         pass  # the standard library reads more
     try:
-        return _plain(json.loads(data.decode("utf-8"), parse_int=_integer)), True
+        return plain(json.loads(data.decode("utf-8"), parse_int=_integer)), True
     except (ValueError, RecursionError) as error:
         raise Unreadable(str(error) or type(error).__name__) from error
 
 
 def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case float() if not math.isfinite(value):
-            return str(value)
-        case list():
-            return [_plain(item) for item in value]
-        case dict():
-            return {_plain(key): _plain(item) for key, item in value.items()}
-        case _:
-            return value

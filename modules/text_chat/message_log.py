@@ -6,8 +6,6 @@ middle of a write that nobody was told had succeeded: before the next append its
 
 from __future__ import annotations
 
-import base64
-import fcntl
 import os
 import threading
 from array import array
@@ -20,6 +18,7 @@ import msgspec
 from modules.core.errors import NotFound
 from modules.core.layout import session_dir
 from modules.core.storage import FileStamp, FlatFiles
+from modules.core.torn_lines import set_aside_torn_end
 
 from .json_values import Unreadable, read_value
 from .records import Line, message_of
@@ -152,7 +151,7 @@ class MessageLog:
         """As `look`, and a torn last line is set aside: the next append begins a line of its own."""
         state, size = self._look(state)
         if state.log_bytes < size:
-            self._set_aside(state.log_bytes)
+            set_aside_torn_end(self._files, self.key, self._quarantine_key, is_whole=_is_line, start=state.log_bytes)
             state = self.look(state)
         return state
 
@@ -173,33 +172,6 @@ class MessageLog:
                 if blank < len(block) or not block:
                     return end
 
-    def _set_aside(self, start: int) -> None:
-        with self._files.opened(self.key, os.O_RDWR) as fd:
-            # A line that somebody else is just writing can be seen in part. Whoever appends holds this lock too; who
-            # gets it alone sees whole lines, and what a crash has left.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            tail = os.pread(fd, os.fstat(fd).st_size - start, start)
-            whole = tail.rfind(b"\n") + 1
-            torn, start = tail[whole:], start + whole
-            if not torn or _is_line(torn):
-                return
-            row = _quarantine_row(torn, line=sum(1 for _ in self._physical_lines(start)) + 1, offset=start)
-            if not self._is_last_quarantined(row):
-                self._files.append(self._quarantine_key, row, fsync=True)
-            os.ftruncate(fd, start)
-
-    def _physical_lines(self, stop: int) -> Iterator[bytes]:
-        with self._files.opened(self.key, os.O_RDONLY) as fd, os.fdopen(fd, "rb", closefd=False) as file:
-            while file.tell() < stop and (data := file.readline()):
-                yield data
-
-    def _is_last_quarantined(self, row: bytes) -> bool:
-        """Whether a crash came between setting these bytes aside and taking them off the log."""
-        try:
-            return self._files.read(self._quarantine_key).endswith(row)
-        except NotFound:
-            return False
-
 
 def _is_line(data: bytes) -> bool:
     if data.endswith(b"\n"):
@@ -208,19 +180,3 @@ def _is_line(data: bytes) -> bool:
         return isinstance(read_value(data)[0], dict)
     except Unreadable:
         return False
-
-
-def _quarantine_row(torn: bytes, *, line: int, offset: int) -> bytes:
-    try:
-        raw, encoding = torn.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        raw, encoding = base64.b64encode(torn).decode(), "base64"
-    row = {
-        "line": line,
-        "offset": offset,
-        "reason": "torn by an interrupted write",
-        "raw": raw,
-        "raw_encoding": encoding,
-        "salvaged_id": None,
-    }
-    return msgspec.json.encode(row) + b"\n"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modules.core.context import ModuleContext
-from modules.core.errors import ValidationError
+from modules.core.event_calls import EventCall, Listener
 
 from .errors import ToolError
 
@@ -20,27 +20,20 @@ log = logging.getLogger(__name__)
 Execute = Callable[..., Awaitable[object]]
 
 
-class ToolEvents:
+class ToolEvents(Listener):
     """Joins a module to a bus. ``request_id``, where an event has one, comes back with what it leads to."""
 
     def __init__(self, module: ToolUseModule, context: ModuleContext, execute: Execute) -> None:
         self._module = module
         self._context = context
         self._run = execute
-        self._handlers: dict[str, Callable[[Any], Awaitable[None]]] = {
+        handlers = {
             "tool.register": self._register,
             "tool.execute": self._execute,
             "tool.chain": self._chain,
             "tool.validate": self._validate,
         }
-
-    def listen(self) -> None:
-        for event, handler in self._handlers.items():
-            self._context.bus.on(event)(handler)
-
-    def stop(self) -> None:
-        for event, handler in self._handlers.items():
-            self._context.bus.off(event, handler)
+        super().__init__(context.bus, handlers)
 
     async def _register(self, data: Mapping[str, Any]) -> None:
         given = _picked(
@@ -78,10 +71,7 @@ class ToolEvents:
 
 
 def _picked(event: str, data: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
-    missing = [name for name in needed if name not in data]
-    if missing:
-        raise ValidationError(f"{event} lacks {', '.join(missing)}", param=missing[0])
-    return {name: data[name] for name in needed + optional if name in data}
+    return EventCall("", needed, optional).arguments(event, data)
 
 
 def _asked(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, Conflict, NotFound, PlatformError, StorageError, ValidationError
+from modules.core.finishing import Finishing
 from modules.core.storage import FlatFileStorage
 from modules.core.types import ModuleInfo
 
@@ -75,7 +76,7 @@ class ToolUseModule:
         self._client: Any = None
         self._schemas = SchemaCheck()
         self._python = PythonTools(self._settings.python_tools, self._settings.max_output_bytes)
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("a change to tools")
 
     async def initialize(self, context: ModuleContext) -> None:
         """Read what is registered; begin to list the operator's MCP servers, which nothing waits for.
@@ -117,7 +118,7 @@ class ToolUseModule:
         self._events = ToolEvents(self, context, self._execute)
         self._events.listen()
         if servers:
-            self._in_background(self.list_servers())
+            self._finishing.begin(self.list_servers())
 
     async def health_check(self) -> bool:
         """Whether a tool could be registered now."""
@@ -131,10 +132,8 @@ class ToolUseModule:
     async def close(self) -> None:
         """End all connections, and the programs that were started for them."""
         self._events.stop()
-        for task in self._unfinished:
-            task.cancel()
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        self._finishing.cancel()
+        await self._finishing.wait()
         await self._calls.close()
         await self._mcp.close()
         if self._client is not None:
@@ -182,7 +181,7 @@ class ToolUseModule:
         """Remove the user's own tool of that name; False when there is none."""
         _check_user(user_id)
         check_name(tool_name)
-        return await self._finish(self._registering.remove_tool(tool_name, user_id))
+        return await self._finishing.finish(self._registering.remove_tool(tool_name, user_id))
 
     async def import_tools(
         self, endpoint: str, *, prefix: str = "", metadata: Mapping[str, Any] | None = None, user_id: str = ""
@@ -288,7 +287,7 @@ class ToolUseModule:
         now = self._clock.now().isoformat()
         chain = ToolChain(chain_id or f"chain_{self._new_id()}", steps, strategy, user_id, now)
         if keep:
-            await self._finish(self._registering.put_chain(chain))
+            await self._finishing.finish(self._registering.put_chain(chain))
         return chain
 
     async def execute_chain(
@@ -340,7 +339,7 @@ class ToolUseModule:
         """Remove the user's own chain of that id; False when there is none."""
         _check_user(user_id)
         check_name(chain_id)
-        return await self._finish(self._registering.remove_chain(chain_id, user_id))
+        return await self._finishing.finish(self._registering.remove_chain(chain_id, user_id))
 
     # -- users, upkeep ------------------------------------------------------------------------------------------
 
@@ -358,7 +357,7 @@ class ToolUseModule:
         _check_user(user_id)
         if not user_id:
             raise ValidationError("what belongs to everybody is not erased with a user", param="user_id")
-        return await self._finish(self._registering.erase(user_id))
+        return await self._finishing.finish(self._registering.erase(user_id))
 
     async def close_idle(self) -> int:
         """Close connections with MCP servers that nobody uses; how many."""
@@ -394,10 +393,10 @@ class ToolUseModule:
         for tool in self._tools.of_owner(""):
             if was_listed(tool) and tool.place.address == server and tool.name not in keep:
                 log.info("tool %s is not listed by MCP server %s any more", tool.name, server)
-                await self._finish(self._registering.remove_tool(tool.name, ""))
+                await self._finishing.finish(self._registering.remove_tool(tool.name, ""))
 
     async def _registered(self, tool: ToolDefinition) -> ToolDefinition:
-        kept, is_new = await self._finish(self._registering.put_tool(tool))
+        kept, is_new = await self._finishing.finish(self._registering.put_tool(tool))
         if is_new:
             await self._context.emit(
                 "tool.registered",
@@ -420,27 +419,7 @@ class ToolUseModule:
             self._http = HttpTool(self._client, self._variables, self._clock, self._settings.max_output_bytes)
         return self._http
 
-    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        return task
-
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await *work*, which goes on to its end even when this caller is cancelled."""
-        task = self._in_background(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)
-            raise
-
 
 def _check_user(user_id: object) -> None:
     if not isinstance(user_id, str):
         raise ValidationError("user_id must be text", param="user_id")
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a change whose caller had gone away failed", exc_info=error)

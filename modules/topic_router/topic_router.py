@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, NotFound, StorageError, ValidationError
+from modules.core.event_calls import calling
+from modules.core.finishing import Finishing
 from modules.core.storage import FlatFileStorage
 from modules.core.types import ModuleInfo
 from modules.models.choose import embedding_model
@@ -39,7 +41,7 @@ from .classification import Classification, Segment, classified, in_context, seg
 from .examples import Example, Examples
 from .learner import Learner, MakeEmbedder
 from .route import FALLBACK, MATCHED, NO_MATCH, Route
-from .router_events import RouterEvents
+from .router_events import CALLS
 from .routing_log import RoutingLog
 from .routing_report import RoutingReport, period_of, report_of
 from .settings import TopicRouterSettings
@@ -97,7 +99,7 @@ class TopicRouterModule:
         self._new_id = new_id
         self._make_embedder = make_embedder
         self._writing = asyncio.Lock()
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing("a change to topics")
 
     async def initialize(self, context: ModuleContext) -> None:
         """Take storage from *context* and listen to router events. Raises ConfigurationError."""
@@ -114,7 +116,7 @@ class TopicRouterModule:
         self._loads = Loads(
             failures=settings.unhealthy_after_failures, recover_s=settings.recover_s, timeout_s=settings.route_timeout_s
         )
-        self._events = RouterEvents(self, context)
+        self._events = calling("topic_router", self, CALLS, context.bus)
         self._events.listen()
 
     async def health_check(self) -> bool:
@@ -129,8 +131,7 @@ class TopicRouterModule:
     async def close(self) -> None:
         """Finish what has begun; learning that is under way is broken off, and done again at the next start."""
         self._events.stop()
-        if self._unfinished:
-            await asyncio.wait(self._unfinished)
+        await self._finishing.wait()
         await self._learner.close()
 
     # -- topics ----------------------------------------------------------------------------------------------
@@ -432,17 +433,7 @@ class TopicRouterModule:
             async with self._writing:
                 return await asyncio.to_thread(work)
 
-        return await self._finish(whole())
-
-    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(work)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)  # nobody else is there any more to hear of it
-            raise
+        return await self._finishing.finish(whole())
 
 
 def _why_nobody(found: Classification, specialists: Sequence[Specialist]) -> str:
@@ -451,8 +442,3 @@ def _why_nobody(found: Classification, specialists: Sequence[Specialist]) -> str
     if any(one.cover(label.topic) for one in specialists for label in found.labels):
         return f"nobody who answers for {found.topic!r} is healthy"
     return f"nobody answers for {found.topic!r}"
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a change to the router whose caller had gone away failed", exc_info=error)

@@ -49,9 +49,10 @@ async def test_a_chat_request_is_one_trace_from_its_route_to_the_model(here: Ser
     session = await here.session()
     answer = await here.client.post(f"/v1/sessions/{session}/messages", json={"user_id": "ada", "content": "Hello?"})
     assert answer.status_code == 201
-    trace = await trace_of(here, answer.headers["traceresponse"], "chat extractive", "memory.get_context_window")
+    route = "POST /v1/sessions/{session_id}/messages"
+    trace = await trace_of(here, answer.headers["traceresponse"], "chat extractive", "memory.get_context_window", route)
     (root,) = trace["roots"]
-    assert root["name"] == "POST /v1/sessions/{session_id}/messages"
+    assert root["name"] == route
     assert root["attributes"]["http.response.status_code"] == 201
     assert root["attributes"]["modchat.request_id"] == answer.headers["x-request-id"]
     assert session not in root["name"]
