@@ -156,6 +156,7 @@ class Engine:
             earlier = self.state.read("run.json")
             guards.check_same_run(self.settings, earlier)
             self.state.wait_for_fences(_FENCE_TIMEOUT_S)
+            self.state.clear_staging()
             run = 1 + max([_run_of(path) for path in journals(self.state.ledger)] + [(earlier or {}).get("run", 0)])
             complete = (earlier or {}).get("complete")
             if complete is not None:
@@ -173,6 +174,7 @@ class Engine:
                 except TargetError as problem:  # what stopped the run is what must be said
                     error.add_note(f"run.json still says that the run is under way: {problem}")
                 raise
+            self.state.clear_staging()
             self._write_registry(totals)
             report = RunReport.of(
                 totals, self.settings, run, time.perf_counter() - started, self.backend.workers, self.backend.shards

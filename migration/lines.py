@@ -4,12 +4,10 @@ A migrated line keeps its bytes. Only the key ``message_id`` becomes ``id``; wha
 ``legacy_salvaged``, an offset) comes last. Nearly every line of a store written by v2's later generations needs the
 renaming alone, and a whole file of such lines is proved to be so and renamed in one step:
 
-  The text is a sequence of objects, each with a string ``message_id`` and no ``id`` (so says one typed decode). It
-  begins with ``{``, ends with ``}`` and a newline, and has as many newlines as objects, each of the others between
-  ``}`` and ``{``. Two objects never stand side by side inside a value, so each newline ends an object, and each line
-  is one. No key is spelled with escapes (``\\u00``), and the token ``"message_id"`` occurs once an object in all. As
-  each object has the key at its top level at least once, each has the token exactly once, and it is that key. (Inside
-  a string the quotes would be escaped, so the token cannot stand there.)
+  Every line ends with a newline and decodes, by itself, as an object with a string ``message_id`` and no ``id``. No
+  key is spelled with escapes (``\\u00``), and the token ``"message_id"`` occurs once a line in all. As each object has
+  the key at its top level at least once, each has the token exactly once, and it is that key. (Inside a string the
+  quotes would be escaped, so the token cannot stand there.)
 
 Everything else goes line by line through `spans`. There each result is run backwards, and a line that does not come
 back to its bytes is kept verbatim beside, so `reverse` is exact whatever the line held.
@@ -23,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -46,7 +45,7 @@ class _Stamped(msgspec.Struct, gc=False):
     timestamp: msgspec.UnsetType | str = msgspec.UNSET
 
 
-_decode_identified = msgspec.json.Decoder(_Identified).decode_lines
+_decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_stamped = msgspec.json.Decoder(_Stamped).decode
 
 
@@ -201,34 +200,21 @@ class PlainMessages:
 
 def plain_messages(block: bytes) -> PlainMessages | None:
     """*block* migrated by renaming, when it is proved that this is right (see the top of this file), else None."""
-    if not (block.startswith(b"{") and block.endswith(b"}\n") and _is_plain_text(block)):
+    if not (block.endswith(b"\n") and _is_plain_text(block)):
+        return None
+    pieces = block.split(b'"message_id"')
+    lines = BytesIO(block).readlines()  # which knows no other line ends than line feeds
+    if len(pieces) != len(lines) + 1:
         return None
     try:
-        records = _decode_identified(block)
+        ids = {record.message_id for record in map(_decode_identified, lines)}
     except (msgspec.MsgspecError, RecursionError):
         return None
-    lines = len(records)
-    pieces = block.split(b'"message_id"')
-    if len(pieces) != lines + 1 or _objects_by_lines(block) != lines:
+    if len(ids) != len(lines) or "" in ids:
         return None
     if max(map(len, pieces)) >= 2 * MAX_DEPTH and any(_brackets(piece) >= MAX_DEPTH for piece in pieces):
         return None  # possibly too deep: how deep the decoder goes is a matter of the interpreter
-    ids = {record.message_id for record in records}
-    if len(ids) != lines or "" in ids:
-        return None
     return PlainMessages(b'"id"'.join(pieces), ids)
-
-
-def _objects_by_lines(block: bytes) -> int:
-    """The number of lines when each newline but the last stands between ``}`` and ``{``, else -1."""
-    find, last = block.find, len(block) - 1
-    lines, at = 1, find(b"\n")
-    while at < last:
-        if block[at - 1] != 0x7D or block[at + 1] != 0x7B:
-            return -1
-        lines += 1
-        at = find(b"\n", at + 1)
-    return lines
 
 
 def parse_object(raw: bytes) -> dict[str, Any] | str:

@@ -1,9 +1,10 @@
 """The usual session: a session.json and a messages.jsonl as v2 wrote them, and nothing else.
 
 Nearly all sessions of a large store are of this kind, so here every system call and every object counts: calls
-relative to open directories, one read a file, the messages proved plain and renamed in one step (`lines`), no
-temporary file where the directory is new. Anything that differs in any way is left to the general way
-(`sessions`), before anything is written; both give the same bytes.
+relative to open directories, one read a file, the messages proved plain and renamed in one step (`lines`). The
+sessions of a user whom the target does not have are staged and published together, so that one rename does for all.
+Anything that differs in any way is left to the general way (`sessions`), before anything is written; both give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ _METADATA_TEMPORARY = temporary_name("metadata.json")  # the general way's, whic
 
 
 class PlainSessions:
-    """Migrates the plain sessions of one user directory that has one place, below a users directory."""
+    """Migrates the plain sessions of one user directory that has one place, below a users directory.
 
-    def __init__(self, job: Job, user_dir: str, user_id: str) -> None:
+    *may_stage*: what is written may stay hidden until `publish`.
+    """
+
+    def __init__(self, job: Job, user_dir: str, user_id: str, *, may_stage: bool = False) -> None:
         self._job = job
+        self._may_stage = may_stage
+        self._staged: int | None = None
         self._user_id = user_id
         self._user = component(user_id)
         self._shown = f"{job.shown(os.path.dirname(user_dir))}/{display_name(os.path.basename(user_dir))}"
@@ -47,6 +53,16 @@ class PlainSessions:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def publish(self) -> None:
+        """Lets everybody see what was migrated. From here on each session is published by itself.
+
+        Raises `UserTakenError`: somebody else has made a directory for the user, and nothing was published.
+        """
+        self._may_stage = False
+        if self._staged is not None:
+            self._staged = None
+            self._job.target.publish_user()
 
     def migrate(self, child: str) -> Unit | None:
         """The migrated session, or None, with nothing written, when it is not of the usual kind."""
@@ -142,12 +158,12 @@ class PlainSessions:
         """A file's bytes and mtime (ns): as `read_file`, with the usual case in line. Raises `OSError`."""
         fd = os.open(name, FILE_FLAGS, dir_fd=self._fd)
         try:
-            data = os.read(fd, _ONE_READ)
             status = os.fstat(fd)
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+            data = os.read(fd, size + 1) if size < _ONE_READ else b""
         finally:
             os.close(fd)
-        mtime_ns = status.st_mtime_ns
-        if len(data) == status.st_size < _ONE_READ and self._job.now_ns - mtime_ns > RACY_NS:
+        if len(data) == size and self._job.now_ns - mtime_ns > RACY_NS:
             return data, mtime_ns
         data, status = read_file(name, self._fd, self._job.now_ns)
         return data, status.st_mtime_ns
@@ -155,7 +171,10 @@ class PlainSessions:
     def _write(self, session: str, messages: bytes | None, metadata: bytes) -> bool:
         """Writes a session that is not there yet, metadata.json last; False, with nothing written, when it is there."""
         target = self._job.target
-        fd = target.user_sessions(self._user)
+        if self._may_stage:
+            self._may_stage = False
+            self._staged = target.stage_user(self._user)
+        fd = target.user_sessions(self._user) if self._staged is None else self._staged
         try:
             os.mkdir(session, dir_fd=fd)
         except FileExistsError:
@@ -165,9 +184,12 @@ class PlainSessions:
         try:
             if messages is not None:
                 _write(f"{session}/messages.jsonl", messages, fd)
-            temporary = f"{session}/{_METADATA_TEMPORARY}"
-            _write(temporary, metadata, fd)
-            os.rename(temporary, f"{session}/metadata.json", src_dir_fd=fd, dst_dir_fd=fd)
+            if self._staged is not None:
+                _write(f"{session}/metadata.json", metadata, fd)
+            else:
+                temporary = f"{session}/{_METADATA_TEMPORARY}"
+                _write(temporary, metadata, fd)
+                os.rename(temporary, f"{session}/metadata.json", src_dir_fd=fd, dst_dir_fd=fd)
         except OSError as error:
             raise TargetError.of(target.base, f"text_chat/sessions/{self._user}/{session}", error) from error
         return True

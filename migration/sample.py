@@ -33,6 +33,7 @@ from migration.sample_vectors import write_vectors
 __all__ = ["SampleCounts", "write_bulk", "write_sample"]
 
 _FINISHED = moment(2025, 9, 1)
+_BEYOND_ASCII = 0.03
 
 
 def write_sample(to: Path, *, users: int = 8, sessions: int = 4, messages: int = 12, seed: int = 1) -> SampleCounts:
@@ -52,11 +53,12 @@ def write_sample(to: Path, *, users: int = 8, sessions: int = 4, messages: int =
 def write_bulk(to: Path, *, users: int, sessions: int, messages: int, seed: int = 1) -> SampleCounts:
     """Write only plain chat: sessions of G3 to G6 with metadata and messages, and a profile for each user.
 
-    Returns and raises as `write_sample`.
+    As in real stores of English chat, about one message in fifty may hold more than ASCII. Returns and raises as
+    `write_sample`.
     """
     _check(users=users, sessions=sessions, messages=messages)
     tree = SampleTree(to)
-    prose = Prose(Random(f"{seed}/prose"))
+    prose = Prose(Random(f"{seed}/prose"), beyond_ascii=_BEYOND_ASCII)
     write_users(tree, prose, PLAIN_KINDS, users=users, sessions=sessions, messages=messages, seed=seed)
     return tree.finish(_FINISHED)
 

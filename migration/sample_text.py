@@ -55,13 +55,19 @@ _PATTERNS = (
 
 
 class Prose:
-    """Sentences drawn once from *rng*, and messages of 60 to 250 characters put together from them."""
+    """Sentences drawn once from *rng*, and messages of 60 to 250 characters put together from them.
 
-    def __init__(self, rng: Random) -> None:
+    *beyond_ascii*: the share of messages that may hold what is not ASCII (accents, dashes, a smiley).
+    """
+
+    def __init__(self, rng: Random, *, beyond_ascii: float = 1.0) -> None:
         self._sentences = [_sentence(rng) for _ in range(_SENTENCES)]
+        self._ascii = [sentence for sentence in self._sentences if sentence.isascii()]
+        self._beyond_ascii = beyond_ascii
 
     def message(self, rng: Random) -> str:
-        sentences, last = self._sentences, len(self._sentences)
+        sentences = self._sentences if rng.random() < self._beyond_ascii else self._ascii
+        last = len(sentences)
         text = sentences[int(rng.random() * last)]
         while len(text) < MIN_CHARS or rng.random() < _ONE_MORE:
             longer = f"{text} {sentences[int(rng.random() * last)]}"

@@ -1,7 +1,8 @@
 """The files under ``<target>/.migration``: what a run remembers of itself besides the ledger.
 
 run.json (what the target was made from), lock (held by the one active run), fence-* (held shared by tasks while they
-write), control.json (what an operator set), status.json (progress, for `status`), ledger/, reports/.
+write), control.json (what an operator set), status.json (progress, for `status`), staging/ (users who are not
+published yet), ledger/, reports/.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from migration.progress import Progress
-from migration.target import TargetError
+from migration.target import STAGING, TargetError
 
 STATE_DIR = ".migration"
 _LOCK_TIMEOUT_S = 0.2
@@ -107,6 +109,15 @@ class State:
         for name in sorted(os.listdir(self.path)):
             if name.startswith("fence-"):
                 wait_for_fence(f"{self.path}/{name}", timeout_s)
+
+    def clear_staging(self) -> None:
+        """Takes away what a crash left of users who were not published; raises `TargetError`. For when no task runs."""
+        path = f"{self.target}/{STAGING}"
+        try:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
+        except OSError as error:
+            raise TargetError.of(self.target, STAGING, error) from error
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON object of the state directory; None when it is not there. Raises `RefusedError` when it is damaged."""

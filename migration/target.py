@@ -22,6 +22,9 @@ _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _COPY_CHUNK = 1 << 20
 
+STAGING = ".migration/staging"
+"""Where the sessions of new users stand until they are whole."""
+
 
 class TargetError(Exception):
     """The target cannot be written: the run stops, and can go on when the cause is gone."""
@@ -38,6 +41,10 @@ class TargetError(Exception):
     def of(cls, base: str, path: str, error: OSError) -> TargetError:
         hint = {errno.ENOSPC: "; free some space and run again", errno.EROFS: "; remount it writable and run again"}
         return cls(f"{base}/{path}", (error.strerror or str(error)) + hint.get(error.errno or 0, ""))
+
+
+class UserTakenError(Exception):
+    """Somebody else has made the user's directory while it was staged: nothing of it was published."""
 
 
 class PutOff(Exception):
@@ -65,11 +72,13 @@ class Target:
             raise TargetError.of(base, "", error) from error
         self._made: set[str] = set()
         self._user: tuple[str, int] | None = None
+        self._staged: tuple[str, int] | None = None
 
     def close(self) -> None:
-        if self._user is not None:
-            os.close(self._user[1])
-            self._user = None
+        for opened in (self._user, self._staged):
+            if opened is not None:
+                os.close(opened[1])
+        self._user = self._staged = None
         os.close(self.fd)
 
     def directory(self, path: str) -> None:
@@ -102,6 +111,44 @@ class Target:
             raise TargetError.of(self.base, path, error) from error
         self._user = (user, fd)
         return fd
+
+    def stage_user(self, user: str) -> int | None:
+        """Descriptor of an empty directory that nobody sees until `publish_user`; None when the user has one already.
+
+        So what is written there needs no temporary names. What a crash left of an earlier attempt is taken away.
+        """
+        if os.path.lexists(f"{self.base}/text_chat/sessions/{user}"):
+            return None
+        path = f"{STAGING}/{user}"
+        self.directory(STAGING)
+        try:
+            try:
+                os.mkdir(path, dir_fd=self.fd)
+            except FileExistsError:
+                shutil.rmtree(f"{self.base}/{path}")
+                os.mkdir(path, dir_fd=self.fd)
+            fd = os.open(path, _DIRECTORY_FLAGS, dir_fd=self.fd)
+        except OSError as error:
+            raise TargetError.of(self.base, path, error) from error
+        self._staged = (user, fd)
+        return fd
+
+    def publish_user(self) -> None:
+        """Makes the staged directory, if there is one, ``text_chat/sessions/<user>``. Raises `UserTakenError`."""
+        if self._staged is None:
+            return
+        user, fd = self._staged
+        self._staged = None
+        os.close(fd)
+        staged, path = f"{STAGING}/{user}", f"text_chat/sessions/{user}"
+        self.directory("text_chat/sessions")
+        try:
+            os.rename(staged, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise TargetError.of(self.base, path, error) from error
+            self.remove(staged)
+            raise UserTakenError(user) from error
 
     def take_outputs(self) -> list[str]:
         """The paths of all files that were written since the last call."""
@@ -255,6 +302,9 @@ class UnwrittenTarget(Target):
         raise PutOff(path)
 
     def user_sessions(self, user: str) -> int:
+        raise PutOff(user)
+
+    def stage_user(self, user: str) -> int | None:
         raise PutOff(user)
 
     def move(self, path: str, to: str) -> bool:

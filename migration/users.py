@@ -19,7 +19,7 @@ from migration.job import Job, SourceFile
 from migration.people import write_persona, write_profile
 from migration.plain import PlainSessions
 from migration.sessions import SessionWriter, SourcePart, all_files
-from migration.target import PutOff
+from migration.target import PutOff, UserTakenError
 from migration.unit import ELSEWHERE, IGNORED, UNREAD, Unit, UnitDraft, ledger_name, ledger_path, path_fact, text_fact
 from migration.v2.layout import ChildFiles, SessionFiles, is_own_directory, natural_home, sort_child
 from migration.v2.read import FileFacts, SourceError, list_below, read_regular, scan
@@ -131,6 +131,16 @@ class UserMigration:
     def run(self, low: str | None, high: str | None, deadline: float, budget_bytes: int) -> Progress:
         """Goes through the children in ``low < name <= high`` (None: no bound; without *low* also what stands beside
         them) until the deadline (of `time.perf_counter`) or the budget is passed, but does at least one."""
+        # Ranges of one user are migrated side by side; what begins at the front is alone.
+        may_stage = low is None and not self.known
+        try:
+            return self._run(low, high, deadline, budget_bytes, may_stage=may_stage)
+        except UserTakenError:  # by the platform, which has met the user in the meantime
+            return self._run(low, high, deadline, budget_bytes, may_stage=False)
+
+    def _run(
+        self, low: str | None, high: str | None, deadline: float, budget_bytes: int, *, may_stage: bool
+    ) -> Progress:
         progress = Progress()
         children, beside, problems = self._list()
         above = None if low is None else os.fsencode(low)
@@ -141,7 +151,7 @@ class UserMigration:
 
         # By bytes, as the ledger orders them.
         chosen = [child for name, child in sorted((os.fsencode(child), child) for child in children) if is_within(name)]
-        with self._plain_way():
+        with self._plain_way(may_stage=may_stage):
             if low is None:
                 self._beside_once(progress, beside, problems)
             elif problems:  # said, and not recorded: what stands beside the children is another item's unit
@@ -198,8 +208,8 @@ class UserMigration:
             progress.put_off.append(("", known))
 
     @contextmanager
-    def _plain_way(self) -> Iterator[None]:
-        """Opens the short way for plain sessions, where it can be taken at all."""
+    def _plain_way(self, *, may_stage: bool = False) -> Iterator[None]:
+        """Opens the short way for plain sessions, where it can be taken at all. Raises `UserTakenError` at its end."""
         user = self.user
         one_place = len(user.places) == 1 and user.places[0].under_users
         usual = one_place and self.job.settings.source_timezone is None and not user.shown.startswith("persona_")
@@ -207,12 +217,14 @@ class UserMigration:
             yield
             return
         try:
-            self._plain = PlainSessions(self.job, f"{user.places[0].path}/{user.name}", user.shown)
+            directory = f"{user.places[0].path}/{user.name}"
+            self._plain = PlainSessions(self.job, directory, user.shown, may_stage=may_stage)
         except OSError:
             yield  # the directory is gone or closed to us: the listing has reported that
             return
         try:
             yield
+            self._plain.publish()
         finally:
             self._plain.close()
             self._plain = None
@@ -234,7 +246,11 @@ class UserMigration:
             return
         if not self.job.target.is_writable:
             raise PutOff(child)  # at once: it would be read for nothing
-        unit = self._plain.migrate(child) if known is None and self._plain is not None else None
+        unit = None
+        if self._plain is not None:
+            unit = self._plain.migrate(child) if known is None else None
+            if unit is None:
+                self._plain.publish()  # the general way writes beside what is there
         self._add(progress, unit or self._child(child, places))
 
     def _add(self, progress: Progress, unit: Unit, known: Unit | None = None) -> None:

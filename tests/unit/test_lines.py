@@ -23,6 +23,7 @@ from migration.lines import (
     restore_line,
     timestamp_of,
 )
+from tests.examples import examples
 from tests.hostile_case import derived_id, good
 
 RULES = LineRules("ada", "s")
@@ -134,7 +135,7 @@ def restored(conversation: Conversation, migrated: bytes) -> bytes:
 
 
 @given(lines=LINES, final_newline=st.booleans(), rules=st.sampled_from([RULES, BERLIN]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_whatever_the_lines_hold_they_lead_back_to_their_bytes(
     lines: list[bytes], final_newline: bool, rules: LineRules
 ) -> None:
@@ -149,7 +150,7 @@ def test_whatever_the_lines_hold_they_lead_back_to_their_bytes(
 
 
 @given(lines=LINES, rules=st.sampled_from([RULES, BERLIN]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_every_migrated_line_is_an_object_with_a_string_id(lines: list[bytes], rules: LineRules) -> None:
     _, migrated = added(joined(lines, True), rules)
     for line in migrated.split(b"\n")[:-1]:
@@ -159,7 +160,7 @@ def test_every_migrated_line_is_an_object_with_a_string_id(lines: list[bytes], r
 
 
 @given(lines=st.lists(st.one_of(LINE, st.integers(1, 99).map(good)), max_size=6))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_a_block_gives_what_each_of_its_lines_alone_gives(lines: list[bytes]) -> None:
     block = joined(lines, True)
     together, migrated = added(block, RULES)
@@ -171,7 +172,26 @@ def test_a_block_gives_what_each_of_its_lines_alone_gives(lines: list[bytes]) ->
     assert together.duplicate_ids == singly.duplicate_ids
 
 
-PUT = [b'"', b"\\", b"}", b"{", b"]", b",", b"0", b"-", b".", b"\0", b"\t", b"\n", b"}\n{", b" ", b"\xff", b"", b"NaN"]
+PUT = [
+    b'"',
+    b"\\",
+    b"}",
+    b"{",
+    b"]",
+    b",",
+    b"0",
+    b"-",
+    b".",
+    b"\0",
+    b"\t",
+    b"\n",
+    b"}\n{",
+    b" ",
+    b"\r",
+    b"\xff",
+    b"",
+    b"NaN",
+]
 PUT += [b"\\ud800", b"\\x", b'"id":1,', b'"message_id":"q",']
 MUTATIONS = st.lists(
     st.tuples(
@@ -184,7 +204,7 @@ MUTATIONS = st.lists(
 
 
 @given(mutations=MUTATIONS)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_the_short_way_accepts_only_what_line_by_line_is_the_renaming_alone(
     mutations: list[tuple[int, int, bytes]],
 ) -> None:
@@ -211,11 +231,10 @@ def test_the_short_way_is_taken_for_what_v2_writes() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        good(1) + b" ",
-        b" " + good(1),
-        good(1) + b"\r",
         good(1) + good(2),
         good(1) + b" " + good(2),
+        b"\xef\xbb\xbf" + good(1),
+        good(1) + b"\x0c",
         b'{"message_id": "a", "id": "b"}',
         b'{"message_id": "a", "id": null}',
         b'{"message_id": "a", "content": "message_id"}',
@@ -233,6 +252,15 @@ def test_the_short_way_is_taken_for_what_v2_writes() -> None:
 def test_the_short_way_leaves_everything_else_alone(line: bytes) -> None:
     assert plain_messages(line + b"\n") is None
     assert plain_messages(good(8) + b"\n" + line + b"\n") is None
+
+
+@pytest.mark.parametrize("line", [good(1) + b" ", b" \t" + good(1), good(1) + b"\r"])
+def test_space_around_an_object_stays_as_it_is(line: bytes) -> None:
+    plain = plain_messages(line + b"\n")
+    assert plain is not None
+    slow = Conversation(RULES)
+    assert b"".join(slow._add_lines(line + b"\n")) == plain.text == (line + b"\n").replace(b'"message_id"', b'"id"')
+    assert slow.exact() is None
 
 
 def test_the_short_way_needs_a_final_newline_and_distinct_ids() -> None:

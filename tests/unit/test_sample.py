@@ -372,7 +372,7 @@ def test_a_count_too_low_is_claimed_somewhere(sample: tuple[Path, SampleCounts])
     assert [claim for claim in claims if claim[0] != claim[1]] == [(1, 5)]
 
 
-def test_message_texts_are_sixty_to_two_hundred_and_fifty_characters_and_not_all_ascii(tmp_path: Path) -> None:
+def test_message_texts_are_sixty_to_two_hundred_and_fifty_characters_and_few_beyond_ascii(tmp_path: Path) -> None:
     write_bulk(tmp_path / "store", users=2, sessions=4, messages=25)
     texts = [
         json.loads(line)["content"]
@@ -381,7 +381,7 @@ def test_message_texts_are_sixty_to_two_hundred_and_fifty_characters_and_not_all
     ]
     assert len(texts) == 200
     assert all(60 <= len(text) <= 250 for text in texts)
-    assert 20 < sum(not text.isascii() for text in texts) < 180
+    assert 1 <= sum(not text.isascii() for text in texts) <= 12
     assert len(set(texts)) > 150
 
 
