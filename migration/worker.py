@@ -179,6 +179,7 @@ def process(task: Task) -> Result:
     started = time.perf_counter()
     deadline = started + task.seconds
     result = Result()
+    records: list[bytes] = []
     with _inside(task.fence), _without_gc():
         make = UnwrittenTarget if task.survey else Target
         job = Job(task.settings, make(task.settings.target, task.settings.between_ns), time.time_ns())
@@ -212,15 +213,16 @@ def process(task: Task) -> Result:
                 new = [unit for unit, reused in units if not reused]
                 if new:
                     done = span._replace(high=left[0].span.low) if left and item.kind == "user" else span
-                    result.records += encode_record(done, task.run, task.phase, new)
+                    records.append(encode_record(done, task.run, task.phase, new))
                 result.users += item.kind == "user" and item.low is None and bool(units)
                 if task.survey:
                     result.changes.known += sum(unit.counts[_SESSIONS] for unit, reused in units if reused)
                 result.left += left
-            if result.records:
+            if records:
                 job.target.sync()
         finally:
             job.target.close()
+    result.records = b"".join(records)
     result.seconds = time.perf_counter() - started
     return result
 
