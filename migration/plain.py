@@ -93,9 +93,11 @@ class PlainSessions:
         files = [(record_name, len(raw), record_mtime, MIGRATED)]
         digests = [xxhash.xxh3_128_digest(raw)]
         if text is not None:
-            position = 0 if self._in_order else 1
-            files.insert(position, (messages_name, len(text), text_mtime, MIGRATED))
-            digests.insert(position, xxhash.xxh3_128_digest(text))
+            files.append((messages_name, len(text), text_mtime, MIGRATED))
+            digests.append(xxhash.xxh3_128_digest(text))
+            if self._in_order:  # of names, in which the general way notes them
+                files.reverse()
+                digests.reverse()
         written = {f"text_chat/sessions/{self._user}/{session}": -1 if migrated is None else len(migrated)}
         racy = self._job.now_ns - max(record_mtime, text_mtime) <= RACY_NS
         return Unit(child, files, _counts_of(count), content_digest(digests), written=written, racy=racy)

@@ -149,15 +149,16 @@ class UserMigration:
         def is_within(name: bytes) -> bool:
             return (above is None or name > above) and (up_to is None or name <= up_to)
 
-        # By bytes, as the ledger orders them.
-        chosen = [child for name, child in sorted((os.fsencode(child), child) for child in children) if is_within(name)]
+        chosen = sorted(children, key=os.fsencode)  # by bytes, as the ledger orders them
+        if not (low is None and high is None):
+            chosen = [child for child in chosen if is_within(os.fsencode(child))]
         with self._plain_way(may_stage=may_stage):
             if low is None:
                 self._beside_once(progress, beside, problems)
             elif problems:  # said, and not recorded: what stands beside the children is another item's unit
                 progress.units.append((_unread(self.job, problems), True))
             self._children(progress, children, chosen, deadline, budget_bytes)
-        if not problems:
+        if self.known and not problems:
             there = {ledger_name(child) for child in children}
             end = None if progress.last is None or not progress.left else os.fsencode(progress.last)
             for name, unit in self.known.items():
@@ -240,7 +241,7 @@ class UserMigration:
         return msgspec.structs.replace(unit, context=context), False
 
     def _one(self, progress: Progress, child: str, places: list[UserRoot]) -> None:
-        known = self.known.get(ledger_name(child))
+        known = self.known.get(ledger_name(child)) if self.known else None
         if known is not None and self._is_same(known, child, places):
             self._add(progress, known, known=known)
             return

@@ -23,6 +23,7 @@ def settings(tmp_path: Path) -> RunSettings:
     for number, name in enumerate(SESSIONS, 1):
         tree.put(f"users/ada/{name}/session.json", session_record(session=name))
         tree.put(f"users/ada/{name}/messages.jsonl", b"".join(good(n) + b"\n" for n in range(number)))
+    tree.put("users/ada/personas/ada.json", b'{"name": "Ada", "role": "user"}')
     for directory, _, files in os.walk(tmp_path / "v2"):
         for name in files:
             os.utime(os.path.join(directory, name), ns=(10**18, 10**18))
