@@ -7,24 +7,21 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config.errors import ConfigurationError
 from migration import cutover_cli
+from migration.answers import CLEAN, LOOK, RETRY, answering
 from migration.config_migrator import migrate_config_file
 from migration.console import shown_progress
 from migration.fanout import FanOut, LocalFanOut, ProcessFanOut
 from migration.guards import ChangeLimits, check_same_run, check_source, check_target, names_of
 from migration.job import RunSettings
-from migration.ledger import LedgerError
-from migration.shard import WorkError
 from migration.state import BusyError, RefusedError, State
-from migration.target import TargetError
 from migration.v2.names import V2Names
 from migration.v2.read import SourceError
 from migration.zones import zone
@@ -32,18 +29,7 @@ from migration.zones import zone
 if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-CLEAN, LOOK, WRONG_USE, RETRY, REFUSED = 0, 1, 2, 3, 4
-
-# What an error means for the caller; the first class that fits decides.
-_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (SourceError, WRONG_USE),
-    (ConfigurationError, WRONG_USE),
-    (RefusedError, REFUSED),
-    (TargetError, RETRY),
-    (LedgerError, REFUSED),
-    (WorkError, LOOK),
-    (ValueError, WRONG_USE),
-)
+_handled = answering("run the same command again to go on")
 
 
 def register(subparsers: SubParsers) -> None:
@@ -379,25 +365,6 @@ def search_index(args: argparse.Namespace) -> int:
 
 
 # ---- what they share ----
-
-
-def _handled(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """The command with its errors as one line on standard error and an exit code."""
-
-    def run(args: argparse.Namespace) -> int:
-        try:
-            return command(args)
-        except KeyboardInterrupt:
-            sys.stderr.write("modchat: interrupted; run the same command again to go on\n")
-            return RETRY
-        except tuple(kind for kind, _ in _EXIT_CODES) as error:
-            sys.stderr.write(f"modchat: {error}\n")
-            return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-        except (ConnectionError, BusyError) as error:
-            sys.stderr.write(f"modchat: {error}\n")
-            return RETRY
-
-    return run
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:

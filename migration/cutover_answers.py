@@ -1,56 +1,9 @@
-"""Errors of cut-over, backup and disk as one line on standard error and an exit code."""
+"""What the commands of cut-over, backup and disk answer."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable
+from migration.answers import CLEAN, LOOK, REFUSED, RETRY, Command, answering
 
-from migration.backup_manifest import BackupDamaged, BackupError
-from migration.cutover_hooks import HookFailed
-from migration.cutover_serving import WritersStay
-from migration.durable import Busy
-from migration.ledger import LedgerError
-from migration.shard import WorkError
-from migration.state import RefusedError
-from migration.target import TargetError
-from migration.tree_swap import RollbackError
-from migration.v2.read import SourceError
+__all__ = ["CLEAN", "LOOK", "REFUSED", "RETRY", "Command", "answered"]
 
-Command = Callable[[argparse.Namespace], int]
-
-CLEAN, LOOK, WRONG_USE, RETRY, REFUSED = 0, 1, 2, 3, 4
-
-# The first class that fits decides. Those of the migration itself have the codes that its other commands give them.
-_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (Busy, RETRY),
-    (ConnectionError, RETRY),
-    (TargetError, RETRY),
-    (WritersStay, RETRY),
-    (SourceError, WRONG_USE),
-    (RefusedError, REFUSED),
-    (HookFailed, REFUSED),
-    (LedgerError, REFUSED),
-    (BackupDamaged, REFUSED),
-    (RollbackError, REFUSED),
-    (WorkError, LOOK),
-    (ValueError, WRONG_USE),  # also an unknown backup
-    (BackupError, RETRY),
-    (OSError, RETRY),
-)
-
-
-def answered(command: Command) -> Command:
-    """The command, with what it raises said in one line, notes and all."""
-
-    def run(args: argparse.Namespace) -> int:
-        try:
-            return command(args)
-        except KeyboardInterrupt:
-            sys.stderr.write("modchat: interrupted; `cutover status` or `backup recover` says where it stands\n")
-            return RETRY
-        except tuple(kind for kind, _ in _EXIT_CODES) as error:
-            sys.stderr.write(f"modchat: {'; '.join([str(error), *getattr(error, '__notes__', ())])}\n")
-            return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-
-    return run
+answered = answering("`cutover status` or `backup recover` says where it stands")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from stat import S_ISREG
 
 import xxhash
 
@@ -106,18 +107,25 @@ class PlainSessions:
         """Whether a child certainly holds just the files that *known* is of, as they were; False when in doubt."""
         if known.racy or known.version != TRANSFORM_VERSION or len(known.files) > 2 or not child.isascii():
             return False
-        now = []
+        files = known.files
+        missing = len(files)
         try:
             with os.scandir(f"{self._path}/{child}") as entries:
                 for entry in entries:
-                    if not entry.is_file(follow_symlinks=False):
+                    path = f"{child}/{entry.name}"
+                    for file in files:
+                        if file[0] == path:
+                            break
+                    else:
                         return False
                     status = entry.stat(follow_symlinks=False)
-                    now.append((f"{child}/{entry.name}", status.st_size, status.st_mtime_ns))
+                    same = status.st_size == file[1] and status.st_mtime_ns == file[2] and S_ISREG(status.st_mode)
+                    if not same:
+                        return False
+                    missing -= 1
         except OSError:
             return False
-        now.sort()
-        return now == [file[:3] for file in known.files]
+        return missing == 0
 
     def migrate_profile(self, name: str) -> Unit | None:
         """The migrated profile, as the unit of what stands directly in the directory; None when it is not usual."""

@@ -162,8 +162,10 @@ class UserMigration:
             there = {ledger_name(child) for child in children}
             end = None if progress.last is None or not progress.left else os.fsencode(progress.last)
             for name, unit in self.known.items():
+                if not name or name in there:
+                    continue
                 child = os.fsencode(ledger_path(name))
-                if name and name not in there and is_within(child) and (end is None or child <= end):
+                if is_within(child) and (end is None or child <= end):
                     progress.gone.append(unit)
         return progress
 

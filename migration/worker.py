@@ -152,21 +152,25 @@ class Result:
         """Counts units; those marked were done before."""
         self.units += len(units)
         self.counts = [sum(column) for column in zip(self.counts, *(unit.counts for unit, _ in units), strict=True)]
-        files = self.files
+        files, newest_ns = self.files, self.newest_ns
         for unit, reused in units:
-            if reused:
-                self.resumed += unit.counts[_SESSIONS]
+            size_in_all = 0
             for _, size, mtime_ns, disposition in unit.files:
                 if disposition != ELSEWHERE:
                     files[disposition] = files.get(disposition, 0) + 1
-                    self.bytes += size
-                    self.read += 0 if reused else size
-                if mtime_ns > self.newest_ns:
-                    self.newest_ns = mtime_ns
+                    size_in_all += size
+                if mtime_ns > newest_ns:
+                    newest_ns = mtime_ns
+            self.bytes += size_in_all
+            if reused:
+                self.resumed += unit.counts[_SESSIONS]
+            else:
+                self.read += size_in_all
             if unit.issues:
                 self.issues += unit.issues
             if unit.facts:
                 self.facts += unit.facts
+        self.newest_ns = newest_ns
 
 
 Done = tuple[list[tuple[Unit, bool]], list[Item]]
