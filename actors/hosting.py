@@ -50,7 +50,8 @@ class Chore:
 
 
 CHORES: Mapping[str, tuple[Chore, ...]] = {
-    "rag": (Chore("save_registry", 5.0), Chore("index_waiting", 15.0)),
+    "rag": (Chore("save_registry", 5.0), Chore("index_waiting", 15.0), Chore("tidy_spool", 600.0)),
+    "multimodal": (Chore("tidy_spool", 600.0),),
     "trace_logger": (Chore("tidy", 600.0),),
     "multi_agent": (Chore("resume_interrupted", 5.0),),
     "text_chat": (Chore("end_idle", 60.0),),

@@ -19,12 +19,15 @@ MEANINGS = {
     "contexts_without_session": "contexts of sessions that are not there",
     "derived": "indices and other files that are derived and can be built again",
     "long_term_memory": "long-term memory",
+    "media": "uploads, and what was found in them",
     "new_conversations": "conversations of agents that began on the platform",
     "new_documents": "documents that were added on the platform",
     "new_personas": "personas that were made on the platform",
     "new_vectors": "vectors that were made on the platform",
     "other": "files that no rule of the way back knows",
+    "platform": "what a running platform keeps of itself",
     "quarantine": "rows of quarantine.jsonl: the lines go back to their places, what was said of them does not",
+    "routing": "topics and what the router has learnt",
     "short_term_memory": "short-term memory besides the contexts",
     "states": "what is known of a session's log; derived from it",
     "temporary": "left-overs of interrupted writes",
@@ -79,6 +82,7 @@ def _rules(*rules: tuple[str, str | None]) -> tuple[tuple[re.Pattern[str], str |
 _NAME = r"[^/]+"
 _RULES = _rules(
     (r"attic/.*", None),
+    (r"\.platform/.*", "platform"),
     (r"(.*/)?\.tmp-[^/]*", "temporary"),
     (rf"text_chat/users/{_NAME}/profile\.json", None),
     (rf"text_chat/sessions/{_NAME}/{_NAME}/state\.json", "states"),
@@ -103,6 +107,8 @@ _RULES = _rules(
     (r"multi_agent/.*", "agents"),
     (r"tool_use/.*", "tools"),
     (r"trace_logger/.*", "traces"),
+    (r"multimodal/.*", "media"),
+    (r"topic_router/.*", "routing"),
 )
 
 

@@ -24,11 +24,12 @@ from modules.core.errors import ConfigurationError, PlatformError
 
 from .bodies import Bodies, BodyRules
 from .errors import HttpError
-from .gate import Gate, Rates
+from .gate import Gate
 from .key_ring import KeyRing
 from .keys import KeyFile
 from .metrics import Metrics
 from .openapi import shown_document
+from .rates import Rates
 from .request_spans import RequestSpans
 from .requests import Requests, on_error
 from .routes import ROUTES, methods_at
@@ -72,6 +73,7 @@ def create_app(
             app.state.serving = serving
             stack.push_async_callback(asyncio.to_thread, serving.shared_metrics.withdraw)
             stack.push_async_callback(serving.embedder.close)
+            stack.push_async_callback(asyncio.to_thread, serving.arrivals.close)
             with suppress(PlatformError):  # the next heartbeat will tell
                 await serving.heartbeats.take()
             followers = [serving.heartbeats.follow(), serving.shared_metrics.keep_writing()]
@@ -90,6 +92,8 @@ def create_app(
         "answers to its own machine alone. An `X-Request-Id` of 1 to 128 letters, digits, `.`, `_` and `-` comes back "
         "with the answer and stands in the log; without one, or with another, the answer names a new one.",
         lifespan=lifespan,
+        # As they are and not by include_router, which would build each of them anew, and look for each request twice.
+        routes=[route for routes in ROUTES for route in routes.router.routes],
         docs_url=None,  # they would load their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -100,8 +104,6 @@ def create_app(
         },
     )
     app.state.drain = draining.set
-    for routes in ROUTES:
-        app.include_router(routes.router)
     _add_layers(app, http, keys, metrics, clock, new_id)
     _describe(app, http, has_keys=keys is not None)
     return app

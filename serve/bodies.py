@@ -39,16 +39,23 @@ class BodyRules:
 def check_announced(rule: BodyRule, method: str, headers: Headers) -> None:
     """What can be said before the body is read. Raises TooLarge, WrongMediaType, and ValidationError for a length
     that is no number."""
-    announced = headers.get("content-length")
-    if announced is not None:
-        if not announced.isascii() or not announced.isdigit():
-            raise ValidationError("Content-Length is no number", param="Content-Length")
-        if int(announced) > rule.most_bytes:
-            raise _too_large(rule)
-    has_body = announced not in (None, "0") or "transfer-encoding" in headers
+    announced = announced_bytes(headers)
+    if announced is not None and announced > rule.most_bytes:
+        raise TooLarge.beyond(rule.most_bytes)
+    has_body = announced not in (None, 0) or "transfer-encoding" in headers
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if method in _WITH_BODY and has_body and rule.media_type is not None and media_type != rule.media_type:
         raise WrongMediaType(f"this route takes {rule.media_type}", param="Content-Type")
+
+
+def announced_bytes(headers: Headers) -> int | None:
+    """How long the body says it is. Raises ValidationError for what is no number."""
+    announced = headers.get("content-length")
+    if announced is None:
+        return None
+    if not announced.isascii() or not announced.isdigit():
+        raise ValidationError("Content-Length is no number", param="Content-Length")
+    return int(announced)
 
 
 class Bodies:
@@ -72,11 +79,7 @@ class Bodies:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > rule.most_bytes:
-                    raise _too_large(rule)
+                    raise TooLarge.beyond(rule.most_bytes)
             return message
 
         await self._app(scope, counted, send)
-
-
-def _too_large(rule: BodyRule) -> TooLarge:
-    return TooLarge(f"a body may have {rule.most_bytes} bytes here")

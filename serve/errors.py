@@ -4,7 +4,9 @@
     ├── NotAuthenticated  401    no key, or one that is not known
     ├── NotAllowed        403    a key that may not do this, or a page of a foreign origin
     ├── TooLarge          413    the body is over its limit
-    └── WrongMediaType    415    the body is of a kind that the route does not take
+    ├── WrongMediaType    415    the body is of a kind that the route does not take
+    ├── NoSuchRange       416    the file has no such part
+    └── NoRoom            507    the disk has no room for the body
 
 All else that a request can end in is the platform's (`modules.core.errors`), or the framework's; `serve.problems` says
 what answer each becomes.
@@ -19,9 +21,11 @@ NOT_FOUND, CONFLICT, RATE_LIMIT, SERVER = "not_found_error", "conflict_error", "
 
 
 class HttpError(Exception):
-    """Refused by the HTTP layer. ``status``, ``type`` and ``code`` are those of the answer."""
+    """Refused by the HTTP layer. ``status``, ``type`` and ``code`` are those of the answer. ``retryable``: the same
+    may be taken later."""
 
     status = 400
+    retryable = False
     type = INVALID
     code = "invalid_request"
 
@@ -51,10 +55,26 @@ class TooLarge(HttpError):
     status = 413
     code = "body_too_large"
 
+    @classmethod
+    def beyond(cls, most_bytes: int) -> TooLarge:
+        return cls(f"a body may have {most_bytes} bytes here")
+
 
 class WrongMediaType(HttpError):
     status = 415
     code = "unsupported_media_type"
+
+
+class NoSuchRange(HttpError):
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class NoRoom(HttpError):
+    status = 507
+    type = SERVER
+    code = "insufficient_storage"
+    retryable = True
 
 
 def _rebuilt(kind: type[HttpError], message: str, code: str, param: str | None) -> HttpError:

@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.findings import is_loopback
-from modules.core.clock import Clock
 from modules.core.errors import RateLimited
 
 from .caller import ANYBODY, Caller
 from .errors import NotAllowed, NotAuthenticated
 from .exchange import exchange_of
 from .key_ring import KeyRing
+from .rates import Rates
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # For probes and for whoever does not have a key yet: nothing of any user.
@@ -65,32 +62,6 @@ def shown_key(headers: Headers) -> str | None:
     """The key of ``Authorization: Bearer KEY``."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" and credentials.strip() else None
-
-
-class Rates:
-    """Requests a minute, by caller; a sliding window. Each replica counts for itself: this protects it. What a user
-    may send in all is text_chat's to say, where every user has one writer."""
-
-    def __init__(self, requests_per_minute: int, clock: Clock) -> None:
-        self._limit = RateLimitItemPerMinute(requests_per_minute)
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._clock = clock
-
-    def admit(self, who: str) -> list[tuple[bytes, bytes]]:
-        """Headers that say what is left. Raises RateLimited."""
-        is_admitted = self._limiter.hit(self._limit, who)
-        stats = self._limiter.get_window_stats(self._limit, who)
-        if not is_admitted:
-            wait_s = max(1.0, stats.reset_time - self._clock.now().timestamp())
-            raise RateLimited(f"over {self._limit.amount} requests a minute", retry_after_s=wait_s)
-        return self.headers(max(0, stats.remaining), stats.reset_time)
-
-    def headers(self, remaining: int, reset_at: float) -> list[tuple[bytes, bytes]]:
-        values = {"limit": self._limit.amount, "remaining": remaining, "reset": round(reset_at)}
-        return [(f"x-ratelimit-{name}".encode(), str(value).encode()) for name, value in values.items()]
-
-    def exhausted(self, who: str) -> list[tuple[bytes, bytes]]:
-        return self.headers(0, self._limiter.get_window_stats(self._limit, who).reset_time)
 
 
 class Gate:

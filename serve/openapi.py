@@ -16,6 +16,7 @@ from .schemas import Error
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 _SCHEMA = "#/components/schemas/Error"
+_FILE = "application/octet-stream"
 
 _MEANINGS: Mapping[str, str] = {
     "400": "Something that was sent is wrong; `param` says what.",
@@ -25,12 +26,16 @@ _MEANINGS: Mapping[str, str] = {
     "409": "It exists, but not so that this can be done.",
     "413": "The body is over its limit.",
     "415": "The body is of a kind that is not taken.",
+    "416": "The file ends before this range begins; `Content-Range` says where it does.",
     "429": "Too much at once; `Retry-After` says when to come back.",
     "500": "A defect; the log has it.",
     "503": "A part is away for now; `Retry-After` says when to come back.",
+    "507": "There is no room for this file now.",
 }
 _USUAL = ("400", "401", "403", "404", "409", "429", "500", "503")
 _WITH_BODY = ("413", "415")
+_WITH_FILE = ("507",)
+_OF_FILE = ("416",)
 _OF_OPEN = ("400", "403", "404", "500", "503")
 
 # Examples for parameters, by name.
@@ -78,6 +83,10 @@ def _complete(path: str, operation: dict[str, Any], http: Http) -> None:
     statuses = _OF_OPEN if is_open(path) else _USUAL
     if "requestBody" in operation:
         statuses = (*statuses, *_WITH_BODY)
+        if _FILE in operation["requestBody"]["content"]:
+            statuses = (*statuses, *_WITH_FILE)
+    if "206" in responses:
+        statuses = (*statuses, *_OF_FILE)
     for status in statuses:
         responses.setdefault(status, _refusal(status))
     operation["parameters"] = [_parameter(one, http) for one in operation.get("parameters", ())]

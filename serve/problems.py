@@ -108,7 +108,8 @@ DEFECT = Problem(500, SERVER, "internal_error", "an internal error; the log has 
 def problem_of(error: BaseException) -> Problem:
     """The answer to a request that ended in *error*."""
     if isinstance(error, HttpError):
-        return Problem(error.status, error.type, error.code, error.message, error.param)
+        told = error.status, error.type, error.code, error.message, error.param
+        return Problem(*told, retryable=error.retryable)
     if isinstance(error, PlatformError):
         return _of_the_platform(error)
     if isinstance(error, RequestValidationError):

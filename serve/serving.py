@@ -17,6 +17,7 @@ from modules.core.errors import ModuleNotFound, NotFound
 from modules.core.storage import FlatFiles
 from modules.text_chat.completion import ModelDescription
 
+from .arrivals import Arrivals
 from .audit import Audit
 from .caller import Caller
 from .embedder import Embedder
@@ -44,6 +45,8 @@ class Serving:
     migrations: MigrationState
     stream_limits: StreamLimits
     started_at: int
+    files: FlatFiles
+    arrivals: Arrivals
     _model: ModelDescription | None = None
 
     @classmethod
@@ -66,6 +69,8 @@ class Serving:
             migrations=MigrationState(settings.migration.target or platform.base),
             stream_limits=StreamLimits(http.heartbeat_seconds, http.max_stream_seconds, draining),
             started_at=int(clock.now().timestamp()),
+            files=files,
+            arrivals=Arrivals(files),
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -12,25 +12,12 @@ from modules.core.context import ModuleContext
 from modules.core.storage import FlatFileStorage
 from modules.models.errors import ModelUnavailable
 from modules.topic_router import TopicRouterModule
+from tests.manual_clock import ManualClock
 
 COOKING = ["bake bread", "roast a chicken", "boil an egg", "bake a cake", "soup with egg", "bread dough", "roast pork"]
 LEGAL = ["sign a contract", "the court hearing", "sue my landlord", "a lawyer letter", "court fine", "contract law"]
 EXAMPLES = [{"content": text, "topics": ["cooking"]} for text in COOKING]
 EXAMPLES += [(text, ["legal"]) for text in LEGAL]
-
-
-class ManualClock:
-    def __init__(self):
-        self.moment = datetime(2026, 1, 15, 12, tzinfo=UTC)
-
-    def now(self):
-        return self.moment
-
-    def monotonic(self):
-        return self.moment.timestamp()
-
-    def advance(self, seconds):
-        self.moment += timedelta(seconds=seconds)
 
 
 class Embedder:
@@ -58,7 +45,7 @@ class Embedder:
 
 @pytest.fixture
 def clock():
-    return ManualClock()
+    return ManualClock(datetime(2026, 1, 15, 12, tzinfo=UTC))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ class Finishing:
     def __init__(self, what: str) -> None:
         self._what = what
         self._unfinished: set[asyncio.Task[Any]] = set()
+        self._one_at_a_time = asyncio.Lock()
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Await *work*, which goes on when this caller is cancelled."""
@@ -26,6 +27,16 @@ class Finishing:
         except asyncio.CancelledError:
             task.add_done_callback(self._log_failure)
             raise
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """What *work* returns, done in a thread while nothing else that came this way is done; it, too, goes on when
+        this caller is cancelled, also while it waits for its turn."""
+
+        async def whole() -> T:
+            async with self._one_at_a_time:
+                return await asyncio.to_thread(work)
+
+        return await self.finish(whole())
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """*work*, begun and not waited for."""

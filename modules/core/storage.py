@@ -50,6 +50,13 @@ class FileStamp:
     size: int
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Raises OSError; then a part of *data* may be written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def key_parts(key: str) -> tuple[str, ...]:
     """The components of *key*. Raises ValidationError for a key that could mean anything outside the base."""
     parts = tuple(key.split("/"))
@@ -88,7 +95,7 @@ class FlatFiles:
             try:
                 fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory)
                 try:
-                    _write_all(fd, data)
+                    write_all(fd, data)
                     if fsync:
                         os.fsync(fd)
                 finally:
@@ -141,17 +148,27 @@ class FlatFiles:
             return False
         return True
 
-    def rename(self, key: str, new_key: str) -> bool:
-        """Give a file another key, in place of what is under that. False when there was no such file."""
+    def create(self, key: str) -> int:
+        """A descriptor of a new file, to be written to by `write_all` and closed by the caller. Raises StorageError
+        where something is there already."""
+        *parents, name = key_parts(key)
+        with _as_storage_error("create", key), self._directory(parents, create=True) as directory:
+            return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory)
+
+    def rename(self, key: str, new_key: str, *, fsync: bool = False) -> bool:
+        """Give a file another key, in place of what is under that. False when there was no such file. With *fsync* it
+        has the new key after a power loss, too."""
         *parents, name = key_parts(key)
         *new_parents, new_name = key_parts(new_key)
         try:
             with (
                 _as_storage_error("rename", key),
                 self._directory(parents) as directory,
-                self._directory(new_parents, create=True) as new_directory,
+                self._directory(new_parents, create=True, fsync=fsync) as new_directory,
             ):
                 os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+                if fsync:
+                    os.fsync(new_directory)
         except NotFound:
             return False
         return True
@@ -353,12 +370,6 @@ def _open_to_append(name: str, flags: int, directory: int) -> tuple[int, os.stat
         if status.st_nlink:
             return fd, status
         os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _unlink_if_there(name: str, directory: int) -> None:

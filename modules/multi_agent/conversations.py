@@ -31,13 +31,14 @@ from typing import Any
 from modules.core.clock import moment_of
 from modules.core.errors import NotFound, StorageError, ValidationError
 from modules.core.layout import component, name_of
+from modules.core.plain_json import plain
 from modules.core.storage import FlatFiles
 
 from .agents import Agent, agent_of_snapshot
 from .plans import Plan
 from .steps import IDLE, RUNNING, STATUSES, Verdict
 from .transcript import Transcript
-from .turns import Turn, plain
+from .turns import Turn
 
 log = logging.getLogger(__name__)
 

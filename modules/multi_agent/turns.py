@@ -9,13 +9,13 @@ type; what does not fit stays in `Turn.extra`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from modules.core.errors import ValidationError
 from modules.core.layout import derived_message_id
+from modules.core.plain_json import plain
 from modules.core.types import MESSAGE_STATUSES, ROLES
 
 ANSWER, VOTE, PLAN, FINAL, HUMAN = "answer", "vote", "plan", "final", "human"
@@ -183,22 +183,6 @@ def _turn_of_record(record: dict[str, Any], own_id: str, conversation_id: str) -
         metadata=metadata,
         extra=extra,
     )
-
-
-def plain(value: Any) -> Any:
-    """A value that Python's json module read, as one that every encoder takes: numbers that are none become their
-    names, lone surrogates U+FFFD."""
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case float() if not math.isfinite(value):
-            return str(value)
-        case list():
-            return [plain(item) for item in value]
-        case dict():
-            return {plain(key): plain(item) for key, item in value.items()}
-        case _:
-            return value
 
 
 def _text(value: object) -> str | None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from modules.core.clock import Clock
-from modules.core.errors import NotFound, ValidationError
+from modules.core.clock import Clock, IdMaker, new_hex
+from modules.core.entered import entered
+from modules.core.errors import NotFound, Unavailable, ValidationError
 from modules.core.finishing import Finishing
+from modules.core.spool import Spooled, pieces_of
 from modules.core.storage import FlatFiles
+from modules.core.stored_file import StoredFile
 
-from .errors import MediaTooLarge
-from .kinds import AUDIO, DOCUMENT, HEAD_BYTES, IMAGE, VIDEO, Format, format_of
+from .kinds import AUDIO, DOCUMENT, IMAGE, VIDEO, Format
 from .result_cache import ResultCache
 from .results import Erasure
 from .settings import MultimodalSettings
@@ -46,15 +48,17 @@ class Epoch:
 
 
 class Library:
-    def __init__(self, files: FlatFiles, settings: MultimodalSettings, clock: Clock) -> None:
+    def __init__(
+        self, files: FlatFiles, settings: MultimodalSettings, clock: Clock, *, new_id: IdMaker = new_hex
+    ) -> None:
         limits = settings.limits
-        self._uploads = Uploads(files, max_user_bytes=limits.max_user_bytes)
+        self._uploads = Uploads(files, max_bytes=limits.max_bytes, max_user_bytes=limits.max_user_bytes)
         self._cache = ResultCache(files, max_bytes=settings.max_cache_bytes)
         self._sources = Sources(
             files, self._uploads, local_directories=settings.local_directories, max_bytes=limits.max_bytes
         )
-        self._max_bytes = limits.max_bytes
         self._clock = clock
+        self._new_id = new_id
         self._erasures: dict[str, int] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # The cache is everybody's: who makes room in it counts what all have.
@@ -71,12 +75,8 @@ class Library:
     async def opened(self, user_id: str, path: str) -> AsyncIterator[Source]:
         """See `Sources.opened`; the disk is read in a thread."""
         self.epoch(user_id)
-        context = self._sources.opened(user_id, path)
-        source = await asyncio.to_thread(context.__enter__)
-        try:
+        async with entered(self._sources.opened(user_id, path)) as source:
             yield source
-        finally:
-            context.__exit__(None, None, None)
 
     async def content(self, user_id: str, path: str) -> tuple[bytes, str]:
         """The whole content behind a path, and its name."""
@@ -84,21 +84,21 @@ class Library:
         return await asyncio.to_thread(self._sources.read, user_id, path)
 
     async def add(
-        self, user_id: str, content: bytes | str, *, name: str | None, metadata: Mapping[str, Any] | None
+        self, user_id: str, content: bytes | str | Spooled, *, name: str | None, metadata: Mapping[str, Any] | None
     ) -> Upload:
         epoch = self.epoch(user_id)
-        if isinstance(content, str):
-            content, own_name = await self.content(user_id, content)
-            name = own_name if name is None else name
-        if not isinstance(content, bytes | bytearray | memoryview):
-            raise ValidationError("content must be bytes, or a path", param="content")
         if metadata is not None and not isinstance(metadata, Mapping):
             raise ValidationError("metadata must be a mapping", param="metadata")
+        kept_as: dict[str, Any] = {"origin": UPLOADED, "metadata": metadata}
+        if isinstance(content, Spooled):
+            return await self._finishing.finish(self._kept(epoch, content, name=name or "", **kept_as))
+        if isinstance(content, str):
+            return await self._finishing.finish(self._copied(epoch, content, name=name, **kept_as))
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise ValidationError("content must be bytes, or a path", param="content")
         data = bytes(content)
-        if len(data) > self._max_bytes:
-            raise MediaTooLarge(f"the file has {len(data)} bytes, {self._max_bytes} at most are taken", param="content")
-        found = format_of(data[:HEAD_BYTES], is_whole=len(data) <= HEAD_BYTES)
-        return await self.keep(epoch, data, name=name or "", found=found, origin=UPLOADED, metadata=metadata)
+        self._uploads.check_size(len(data))
+        return await self._finishing.finish(self._arrived(epoch, [data], name=name or "", **kept_as))
 
     async def keep(
         self,
@@ -111,14 +111,8 @@ class Library:
         metadata: Mapping[str, Any] | None = None,
     ) -> Upload:
         """Keep *data* as an upload. Raises NotFound where the user was erased since *epoch*."""
-        now = self._clock.now()
-
-        def add() -> Upload:
-            return self._uploads.add(
-                epoch.user_id, data, name=name, found=found, now=now, origin=origin, metadata=metadata
-            )
-
-        return await self._alone(epoch, add)
+        arrived = self._arrived(epoch, [data], name=name, found=found, origin=origin, metadata=metadata)
+        return await self._finishing.finish(arrived)
 
     async def get(self, user_id: str, media_id: str) -> Upload:
         _check_id(media_id)
@@ -129,6 +123,11 @@ class Library:
         _check_id(media_id)
         self.epoch(user_id)
         return await asyncio.to_thread(self._uploads.read, user_id, media_id)
+
+    async def locate(self, user_id: str, media_id: str) -> StoredFile:
+        _check_id(media_id)
+        self.epoch(user_id)
+        return await asyncio.to_thread(self._uploads.located, user_id, media_id)
 
     async def page(
         self, user_id: str, *, limit: int, after: str | None, before: str | None, order: str, kind: str | None
@@ -196,9 +195,54 @@ class Library:
             if epoch == self.epoch(epoch.user_id):
                 await self._alone(epoch, lambda: self._cache.put(epoch.user_id, key, result))
 
+    async def tidy_spool(self) -> int:
+        """Remove what a crash left of files on their way in. Returns how many."""
+        return await asyncio.to_thread(self._uploads.spool.remove_stale, self._clock.now())
+
     async def close(self) -> None:
         """Finish what has begun."""
         await self._finishing.wait()
+
+    async def _copied(self, epoch: Epoch, path: str, *, name: str | None, **kept_as: Any) -> Upload:
+        async with self.opened(epoch.user_id, path) as source:
+            name = source.name if name is None else name
+            return await self._arrived(epoch, pieces_of(source.fd), name=name, found=source.format, **kept_as)
+
+    async def _arrived(self, epoch: Epoch, pieces: Iterable[bytes], **kept_as: Any) -> Upload:
+        self._check(epoch)
+        arriving = self._uploads.spool.arriving(epoch.user_id, self._new_id())
+        try:
+            await asyncio.to_thread(arriving.end, pieces)
+            return await self._kept(epoch, arriving.spooled, **kept_as)
+        finally:
+            await asyncio.to_thread(arriving.remove)
+
+    async def _kept(
+        self,
+        epoch: Epoch,
+        spooled: Spooled,
+        *,
+        name: str,
+        origin: str,
+        metadata: Mapping[str, Any] | None,
+        found: Format | None = None,
+    ) -> Upload:
+        """Reading it takes a while and needs no lock: the user's other files can be used meanwhile."""
+        now = self._clock.now()
+        try:
+            arrived = await asyncio.to_thread(self._uploads.examined, epoch.user_id, spooled, found=found)
+        except Unavailable:
+            self._check(epoch)
+            raise
+
+        def add() -> Upload:
+            return self._uploads.add(epoch.user_id, arrived, name=name, now=now, origin=origin, metadata=metadata)
+
+        return await self._alone(epoch, add)
+
+    def _check(self, epoch: Epoch) -> None:
+        if epoch != self.epoch(epoch.user_id):
+            raise NotFound(f"user {epoch.user_id!r} was erased meanwhile")
 
     async def _alone(self, epoch: Epoch, work: Callable[[], T]) -> T:
         """Run *work* in a thread, nothing else of this user meanwhile; to its end even when the caller goes away."""
@@ -208,8 +252,7 @@ class Library:
 
         async def whole() -> T:
             async with lock:
-                if epoch != self.epoch(epoch.user_id):
-                    raise NotFound(f"user {epoch.user_id!r} was erased meanwhile")
+                self._check(epoch)
                 return await asyncio.to_thread(work)
 
         return await self._finishing.finish(whole())

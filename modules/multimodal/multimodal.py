@@ -10,7 +10,9 @@ from typing import Any
 from modules.core.clock import Clock, SystemClock
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, StorageError
+from modules.core.spool import Spooled
 from modules.core.storage import FlatFiles, FlatFileStorage
+from modules.core.stored_file import StoredFile
 from modules.core.types import ModuleInfo
 
 from .library import Library
@@ -64,6 +66,10 @@ class MultimodalModule:
         self._studio = Studio(self._settings, self._library, context)
         self._events = MultimodalEvents(self, context)
         self._events.listen()
+        try:
+            await self._library.tidy_spool()
+        except StorageError:  # it is tried again; health_check says whether it can be used
+            log.warning("what a crash left of uploads could not be removed", exc_info=True)
 
     async def health_check(self) -> bool:
         """Whether something could be kept now."""
@@ -87,16 +93,17 @@ class MultimodalModule:
 
     async def add_upload(
         self,
-        content: bytes | str,
+        content: bytes | str | Spooled,
         *,
         user_id: str = "",
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Upload:
-        """Keep a file durably: its bytes, or a path. The same content and name again is the same upload.
+        """Keep a file durably: its bytes, a path, or what arrived for this user in the module's spool (which is moved
+        away where it is new). The same content and name again is the same upload.
 
         Raises MediaTooLarge, and MediaRefused for what is of no known kind; whether it can be decoded is found when it
-        is used.
+        is used. Raises Unavailable where what was handed over is not in the spool.
         """
         return await self._kept.add(user_id, content, name=name, metadata=metadata)
 
@@ -119,6 +126,10 @@ class MultimodalModule:
     async def read_upload(self, media_id: str, *, user_id: str = "") -> bytes:
         """The content, byte for byte."""
         return await self._kept.read(user_id, media_id)
+
+    async def locate_upload(self, media_id: str, *, user_id: str = "") -> StoredFile:
+        """Where the content stands, for who gives it out; it never changes, and goes with the upload."""
+        return await self._kept.locate(user_id, media_id)
 
     async def delete_upload(self, media_id: str, *, user_id: str = "") -> bool:
         """Remove an upload; true where its content and what was found in it went too, which is when the user keeps it
@@ -186,6 +197,10 @@ class MultimodalModule:
         return await self._working.convert(path, target, user_id=user_id, keep=keep)
 
     # -- users -----------------------------------------------------------------------------------------------
+
+    async def tidy_spool(self) -> int:
+        """For whoever keeps the platform tidy: remove what a crash left of files on their way in. Returns how many."""
+        return await self._kept.tidy_spool()
 
     async def export_user(self, user_id: str) -> dict[str, Any]:
         """Records of all uploads of a user, with their contents in base64, up to 64 MiB together; where ``content`` is

@@ -17,18 +17,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from modules.core.errors import NotFound, ValidationError
 from modules.core.layout import component
-from modules.core.storage import FlatFiles, key_parts
+from modules.core.spool import pieces_of
+from modules.core.storage import FlatFiles, key_parts, write_all
 
 from .errors import MediaTooLarge
 from .kinds import HEAD_BYTES, Format, format_of
-from .uploads import Uploads, is_media_id
-
-_PIECE = 1 << 20
+from .uploads import Uploads, content_hash, is_media_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +70,12 @@ class Sources:
             file.seek(0)
             return file.read(), source.name
 
-    def _source(self, fd: int, name: str, content_hash: str | None) -> Source:
+    def _source(self, fd: int, name: str, known_hash: str | None) -> Source:
         size = os.fstat(fd).st_size
         self._check_size(size)
         head = os.pread(fd, HEAD_BYTES, 0)
         return Source(
-            fd, name, format_of(head, is_whole=size <= HEAD_BYTES), content_hash or _hash(fd), size_bytes=size
+            fd, name, format_of(head, is_whole=size <= HEAD_BYTES), known_hash or content_hash(fd), size_bytes=size
         )
 
     @contextmanager
@@ -87,12 +85,10 @@ class Sources:
         copy = os.memfd_create("multimodal", os.MFD_CLOEXEC)
         try:
             copied = 0
-            while piece := os.read(fd, _PIECE):
+            for piece in pieces_of(fd):
                 copied += len(piece)
                 self._check_size(copied)
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(copy, view) :]
+                write_all(copy, piece)
             yield copy
         finally:
             os.close(copy)
@@ -136,12 +132,3 @@ class Sources:
             return None
         owner = metadata.get("user_id") if isinstance(metadata, dict) else None
         return owner if isinstance(owner, str) else None
-
-
-def _hash(fd: int) -> str:
-    digest = blake2b(digest_size=16)
-    at = 0
-    while piece := os.pread(fd, _PIECE, at):
-        digest.update(piece)
-        at += len(piece)
-    return digest.hexdigest()

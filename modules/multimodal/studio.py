@@ -10,6 +10,7 @@ from typing import Any
 
 from modules.core.context import ModuleContext
 from modules.core.errors import ConfigurationError, PlatformError, ValidationError
+from modules.core.memory_file import memory_file
 from modules.models.errors import ModelAnswerInvalid
 from modules.models.ocr import TextLine
 from modules.models.speech import Utterance, check_embedded_language
@@ -27,10 +28,9 @@ from .arguments import (
     check_whole,
     types_of,
 )
-from .errors import MediaRefused
+from .errors import MediaRefused, MediaTooLarge
 from .kinds import AUDIO, DOCUMENT, FORMATS, HEAD_BYTES, IMAGE, VIDEO, format_of
 from .library import Epoch, Library
-from .memory_file import memory_file
 from .multimodal_events import tell_error
 from .providers import Providers
 from .result_cache import cache_key
@@ -226,7 +226,9 @@ class Studio:
         """A server's picture, looked at like any other file before it is kept."""
         try:
             found = format_of(image[:HEAD_BYTES], is_whole=len(image) <= HEAD_BYTES)
-            with memory_file(image, max_bytes=self._limits.max_bytes) as fd:
+            if len(image) > self._limits.max_bytes:
+                raise MediaTooLarge(f"the file has {len(image)} bytes, {self._limits.max_bytes} at most are taken")
+            with memory_file(image) as fd:
                 source = Source(fd, "", found, "", len(image))
                 arguments = self._decoding(source, (IMAGE,)) | {"operations": [], "reads_text": False}
                 looked = await self._pool.do("image", fd, arguments | {"max_bytes": self._limits.max_bytes})

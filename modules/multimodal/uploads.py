@@ -1,8 +1,9 @@
 """Files that users gave: stored by their content, named by references. Synchronous; one writer for each user.
 
-``multimodal/uploads/<user>/<hash>/content`` is written first, ``.../refs/<media id>.json`` last: a reference that
-exists has its content. A user's second name for the same content is a second reference; the content goes with the
-last one. Users share nothing, so that erasing one says nothing of another and needs nobody else's lock.
+``multimodal/uploads/<user>/<hash>/content`` comes first, out of the spool by a rename, ``.../refs/<media id>.json``
+last: a reference that exists has its content. A user's second name for the same content is a second reference; the
+content goes with the last one. Users share nothing, so that erasing one says nothing of another and needs nobody else's
+lock.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any, Self
 
 from modules.core.errors import NotFound, StorageError, ValidationError
 from modules.core.layout import component
+from modules.core.spool import Spool, Spooled, pieces_of
 from modules.core.storage import FlatFiles
+from modules.core.stored_file import StoredFile
 
 from .errors import MediaTooLarge
-from .kinds import Format
+from .kinds import HEAD_BYTES, Format, format_of
 
 ROOT = "multimodal/uploads"
 UPLOADED, DERIVED, GENERATED = "upload", "derived", "generated"
@@ -83,46 +86,79 @@ def hash_in(media_id: str) -> str:
     return match[1]
 
 
-def content_hash(content: bytes) -> str:
-    """32 hex digits of BLAKE2b-128."""
-    return blake2b(content, digest_size=16).hexdigest()
+def content_hash(fd: int) -> str:
+    """32 hex digits of BLAKE2b-128 over the whole of a file."""
+    digest = blake2b(digest_size=16)
+    for piece in pieces_of(fd):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A file in the spool that was looked at: what may become an upload."""
+
+    spooled: Spooled
+    format: Format
+    content_hash: str
+    size_bytes: int
 
 
 class Uploads:
-    """The uploads below one base. *max_user_bytes* bounds the contents of one user together."""
+    """The uploads below one base. *max_bytes* bounds one content, *max_user_bytes* those of one user together.
+    ``spool`` is where contents arrive."""
 
-    def __init__(self, files: FlatFiles, *, max_user_bytes: int) -> None:
+    def __init__(self, files: FlatFiles, *, max_bytes: int, max_user_bytes: int) -> None:
+        self.spool = Spool(files, "multimodal")
         self._files = files
+        self._max_bytes = max_bytes
         self._max_user_bytes = max_user_bytes
         self._sizes: dict[str, int] = {}
+
+    def examined(self, user_id: str, spooled: Spooled, *, found: Format | None = None) -> Arrived:
+        """What has arrived; *found* is its format where that is known. Takes as long as reading it does, and changes
+        nothing. Raises MediaTooLarge, MediaRefused for a content of no known kind, and as `Spool.opened`."""
+        with self.spool.opened(user_id, spooled) as fd:
+            size = os.fstat(fd).st_size
+            self.check_size(size)
+            if found is None:
+                found = format_of(os.pread(fd, HEAD_BYTES, 0), is_whole=size <= HEAD_BYTES)
+            return Arrived(spooled, found, content_hash(fd), size)
+
+    def check_size(self, size: int) -> None:
+        """Raises MediaTooLarge."""
+        if size > self._max_bytes:
+            raise MediaTooLarge(f"the file has {size} bytes, {self._max_bytes} at most are taken", param="content")
 
     def add(
         self,
         user_id: str,
-        content: bytes,
+        arrived: Arrived,
         *,
         name: str,
-        found: Format,
         now: datetime,
         origin: str = UPLOADED,
         metadata: Mapping[str, Any] | None = None,
     ) -> Upload:
-        """Keep *content* durably. The same user, content and name is the same upload, and stays as it was.
+        """Keep what has arrived, durably. The same user, content and name is the same upload, and stays as it was; a
+        content that is kept already is left in the spool.
 
-        Raises ValidationError for a name that cannot be one, MediaTooLarge where it is more than the user may keep.
+        Raises ValidationError for a name that cannot be one, MediaTooLarge where it is more than the user may keep, and
+        as `Spool.move`.
         """
         if not isinstance(name, str) or len(name) > _LONGEST_NAME or "\0" in name:
             raise ValidationError(f"name must be text of at most {_LONGEST_NAME} characters", param="name")
         named = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-        place = f"{_place(user_id)}/{content_hash(content)}"
+        found = arrived.format
+        place = f"{_place(user_id)}/{arrived.content_hash}"
         upload = Upload(
-            id=f"media_{content_hash(content)}_{named}",
+            id=f"media_{arrived.content_hash}_{named}",
             user_id=user_id,
             name=name,
             kind=found.kind,
             format=found.name,
             content_type=found.content_type,
-            size_bytes=len(content),
+            size_bytes=arrived.size_bytes,
             created_at=now.isoformat(),
             origin=origin,
             metadata=metadata or {},
@@ -134,9 +170,9 @@ class Uploads:
         if self._files.exists(f"{place}/refs/{upload.id}.json"):
             return self.get(user_id, upload.id)
         if not self._files.exists(f"{place}/content"):
-            self._make_room(user_id, len(content))
-            self._files.write(f"{place}/content", content, fsync=True)
-            self._sizes[user_id] += len(content)
+            self._make_room(user_id, arrived.size_bytes)
+            self.spool.move(user_id, arrived.spooled, f"{place}/content")
+            self._sizes[user_id] += arrived.size_bytes
         self._files.write(f"{place}/refs/{upload.id}.json", record, fsync=True)
         return upload
 
@@ -153,12 +189,17 @@ class Uploads:
             raise StorageError(f"the record of upload {media_id!r} cannot be read: {error}", key=key) from error
 
     def read(self, user_id: str, media_id: str) -> bytes:
-        return self._files.read(f"{_place(user_id)}/{self.get(user_id, media_id).content_hash}/content")
+        return self._files.read(_content_key(self.get(user_id, media_id)))
+
+    def located(self, user_id: str, media_id: str) -> StoredFile:
+        """Raises NotFound."""
+        upload = self.get(user_id, media_id)
+        return StoredFile(_content_key(upload), upload.name or f"{media_id}.{upload.format}", upload.content_type)
 
     @contextmanager
     def opened(self, upload: Upload) -> Iterator[int]:
         """A descriptor for reading. Contents never change, so it is what the upload's hash says."""
-        with self._files.opened(f"{_place(upload.user_id)}/{upload.content_hash}/content", os.O_RDONLY) as fd:
+        with self._files.opened(_content_key(upload), os.O_RDONLY) as fd:
             yield fd
 
     def of_user(self, user_id: str) -> list[Upload]:
@@ -179,9 +220,11 @@ class Uploads:
         return True
 
     def erase(self, user_id: str) -> int:
-        """Remove everything of a user, also what a crash left without a name. Returns how many uploads it was."""
+        """Remove everything of a user, also what a crash left without a name, and what is on its way. Returns how many
+        uploads it was."""
         uploads = sum(is_media_id(key.rpartition("/")[2][:-5]) for key in self._files.list(f"{_place(user_id)}/"))
         self._files.delete_tree(_place(user_id))
+        self.spool.erase(user_id)
         self._sizes.pop(user_id, None)
         return uploads
 
@@ -203,3 +246,7 @@ class Uploads:
 
 def _place(user_id: str) -> str:
     return f"{ROOT}/{component(user_id)}"
+
+
+def _content_key(upload: Upload) -> str:
+    return f"{_place(upload.user_id)}/{upload.content_hash}/content"

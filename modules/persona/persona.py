@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from modules.core.clock import Clock, SystemClock
 from modules.core.context import ModuleContext
@@ -35,7 +35,6 @@ from .settings import PersonaSettings
 from .template import check_template
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 MakeEmbedder = Callable[[Mapping[str, Any]], EmbeddingModel | None]
 
@@ -71,7 +70,6 @@ class PersonaModule:
         self._embedder: EmbeddingModel | None = None
         self._has_embedder = True
         self._making = asyncio.Lock()
-        self._writing = asyncio.Lock()
         self._finishing = Finishing("a change to personas")
 
     async def initialize(self, context: ModuleContext) -> None:
@@ -126,7 +124,7 @@ class PersonaModule:
         if twice:
             raise ValidationError(f"{twice[0]} is given twice", param=twice[0])
         user_id, members = _user(user_id), _members({**named, **(fields or {})})
-        persona = await self._alone(lambda: self._create(user_id, persona_id, members))
+        persona = await self._finishing.alone(lambda: self._create(user_id, persona_id, members))
         await self._context.emit("persona.created", _about(persona))
         return persona
 
@@ -153,7 +151,7 @@ class PersonaModule:
                 return present
             return self._store.change(user_id, persona_id, members, self._now(), keep=self._settings.max_versions)
 
-        persona = await self._alone(change)
+        persona = await self._finishing.alone(change)
         if members:
             await self._context.emit("persona.updated", _about(persona))
         return persona
@@ -200,7 +198,7 @@ class PersonaModule:
             if usual is not None and usual.persona_id == persona_id:
                 self._usual.clear(user_id)
 
-        await self._alone(delete)
+        await self._finishing.alone(delete)
 
     async def export_persona(self, persona_id: str, *, user_id: str | None = None) -> dict[str, Any]:
         """The persona as it is, in the form that `import_persona` reads."""
@@ -214,7 +212,7 @@ class PersonaModule:
         found_id, fields = fields_of(data)
         user_id, members = _user(user_id), _members(fields)
         wanted = persona_id if persona_id is not None else found_id
-        persona = await self._alone(lambda: self._create(user_id, wanted, members))
+        persona = await self._finishing.alone(lambda: self._create(user_id, wanted, members))
         await self._context.emit("persona.created", _about(persona))
         return persona
 
@@ -248,7 +246,7 @@ class PersonaModule:
         if session_id is not None:
             await self._put(activation)
         else:
-            await self._alone(lambda: self._usual.clear(owner))
+            await self._finishing.alone(lambda: self._usual.clear(owner))
         await self._context.emit("persona.activated", activation.to_dict())
         return activation
 
@@ -355,7 +353,7 @@ class PersonaModule:
         def erase() -> PersonaErasure:
             return PersonaErasure(user_id, self._store.erase(user_id), int(self._usual.clear(user_id)))
 
-        return await self._alone(erase)
+        return await self._finishing.alone(erase)
 
     # -- below -----------------------------------------------------------------------------------------------
 
@@ -374,7 +372,7 @@ class PersonaModule:
 
     async def _put(self, activation: Activation) -> None:
         if activation.session_id is None:
-            await self._alone(lambda: self._usual.set(activation))
+            await self._finishing.alone(lambda: self._usual.set(activation))
             return
         chat = await self._chat()
         await chat.update_session_metadata(
@@ -422,15 +420,6 @@ class PersonaModule:
                 self._embedder = await asyncio.to_thread(self._make_embedder, self._settings.embedding)
                 self._has_embedder = self._embedder is not None
             return self._embedder
-
-    async def _alone(self, work: Callable[[], T]) -> T:
-        """Run *work* in a thread, no other change meanwhile; to its end even when the caller goes away."""
-
-        async def whole() -> T:
-            async with self._writing:
-                return await asyncio.to_thread(work)
-
-        return await self._finishing.finish(whole())
 
     def _now(self) -> str:
         return self._clock.now().isoformat()

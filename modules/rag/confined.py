@@ -56,14 +56,15 @@ class ConfinedProcesses:
     async def run(
         self,
         function: str,
-        data: bytes,
+        document: int,
         arguments: Mapping[str, Any],
         *,
         timeout_s: float,
         memory_bytes: int,
         result_bytes: int,
     ) -> Any:
-        """What ``function(data, **arguments)`` returns, made of plain values.
+        """What ``function(data, **arguments)`` returns, made of plain values; *data* are the bytes behind the
+        descriptor *document*, which are read in the process alone.
 
         Raises what it raises of `modules.rag.errors`; ParsingStopped when it crashed or had to be stopped, by its time
         or by its memory; Unavailable when no process can be started, or this was closed. A caller that goes away ends
@@ -79,19 +80,23 @@ class ConfinedProcesses:
         async with self._slots:
             if self._idle:
                 try:
-                    ending, written = await self._by(self._idle.pop(), data, job)
+                    ending, written = await self._by(self._idle.pop(), document, job)
                 except Unavailable:  # it went away while it had nothing to do, or with this: a new one will tell
-                    ending, written = await self._by(_Process(self._preloads), data, job)
+                    ending, written = await self._by(_Process(self._preloads), document, job)
             else:
-                ending, written = await self._by(_Process(self._preloads), data, job)
+                ending, written = await self._by(_Process(self._preloads), document, job)
         return _outcome(ending, written, job)
 
-    async def _by(self, process: _Process, data: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    async def _by(self, process: _Process, document: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         if self._is_closed:
             raise Unavailable("documents are not parsed any more: the module is closed")
         self._busy.add(process)
+        # The thread's own: the caller may go away, and close his, before the thread has handed it on.
+        own = os.dup(document)
+        work = self._threads.submit(process.perform, own, job)
+        work.add_done_callback(lambda _: os.close(own))
         try:
-            done = await asyncio.get_running_loop().run_in_executor(self._threads, process.perform, data, job)
+            done = await asyncio.wrap_future(work)
         except BaseException:
             process.end()
             raise
@@ -121,23 +126,17 @@ class _Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._has_ended = False
 
-    def perform(self, data: bytes, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def perform(self, document: int, job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """How the work ended, and what it has written. Raises Unavailable."""
         if self._link is None:
             self._start()
         if self._has_ended:  # its caller went away while it was started
             self.end()
             raise Unavailable("nobody waits for this document any more")
-        document = os.memfd_create("document")
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(document, view) :]
             return self._exchanged(job, document)
         except OSError as error:
             raise Unavailable(f"the process that parses documents is gone: {error}") from error
-        finally:
-            os.close(document)
 
     def end(self) -> None:
         self._has_ended = True

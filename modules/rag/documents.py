@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b, sha256
 from typing import Any, Self
@@ -21,7 +22,9 @@ import msgspec
 
 from modules.core.errors import NotFound, StorageError, ValidationError
 from modules.core.layout import component
+from modules.core.spool import Spool, Spooled
 from modules.core.storage import FlatFiles
+from modules.core.stored_file import StoredFile
 
 from .passages import Card, Chunk
 
@@ -75,11 +78,11 @@ class Document:
         )
 
 
-def new_document_id(
-    user_id: str, session_id: str | None, title: str, digest: str, metadata: Mapping[str, Any], strategy: str
-) -> str:
+def new_document_id(document: Document) -> str:
     """The id of what is added: the same for the same, so that adding it twice is adding it once."""
-    told = json.dumps([user_id, session_id, title, digest, metadata, strategy], sort_keys=True, ensure_ascii=True)
+    whose = [document.user_id, document.session_id, document.title]
+    what = [document.sha256, document.metadata, document.chunking_strategy]
+    told = json.dumps(whose + what, sort_keys=True, ensure_ascii=True)
     return "doc_" + blake2b(told.encode(), digest_size=16).hexdigest()
 
 
@@ -99,8 +102,11 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return copy
 
 
-def digest_of(data: bytes) -> str:
-    return sha256(data).hexdigest()
+def digest_of(pieces: Iterable[bytes]) -> str:
+    digest = sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 class _StoredChunk(msgspec.Struct, omit_defaults=True):
@@ -113,15 +119,17 @@ class _StoredChunk(msgspec.Struct, omit_defaults=True):
 
 
 class DocumentFiles:
-    """Safe for several threads, on different documents. Every method raises StorageError when the disk refuses."""
+    """Safe for several threads, on different documents. Every method raises StorageError when the disk refuses.
+    ``spool`` is where the files of new documents arrive."""
 
     def __init__(self, files: FlatFiles) -> None:
+        self.spool = Spool(files, "rag")
         self._files = files
 
-    def write_content(self, id_: str, extension: str, data: bytes, chunks: Sequence[Chunk]) -> None:
-        """All of a new document but what makes it exist."""
-        self._files.write(f"{_home(id_)}/{_ORIGINAL}{extension}", data, fsync=True)
-        self.write_chunks(id_, chunks)
+    def keep_content(self, document: Document, extension: str, file: Spooled, chunks: Sequence[Chunk]) -> None:
+        """All of a new document but what makes it exist. Raises as `Spool.move`."""
+        self.spool.move(document.user_id, file, f"{_home(document.id)}/{_ORIGINAL}{extension}")
+        self.write_chunks(document.id, chunks)
 
     def write_metadata(self, document: Document, indexing: Mapping[str, Any]) -> None:
         """From here on the document exists."""
@@ -184,11 +192,22 @@ class DocumentFiles:
         with self._files.opened(key, os.O_RDONLY) as fd:
             return os.fstat(fd).st_mtime_ns
 
-    def read_original(self, id_: str) -> tuple[str, bytes]:
-        """Its file's name and its bytes. Raises NotFound where v2 had lost the file."""
-        key = self._original(id_)
+    def located(self, document: Document) -> StoredFile:
+        """Raises NotFound where v2 had lost the file."""
+        key = self._original(document.id)
         if key is None:
-            raise NotFound(f"the file of document {id_!r} is not here: v2 had only its entry")
+            raise NotFound(f"the file of document {document.id!r} is not here: v2 had only its entry")
+        return StoredFile(key, document.title, document.content_type)
+
+    @contextmanager
+    def opened(self, document: Document) -> Iterator[int]:
+        """A descriptor for reading its file. Raises as `located`."""
+        with self._files.opened(self.located(document).key, os.O_RDONLY) as fd:
+            yield fd
+
+    def read_original(self, document: Document) -> tuple[str, bytes]:
+        """Its file's name and its bytes. Raises as `located`."""
+        key = self.located(document).key
         return key.rpartition("/")[2], self._files.read(key)
 
     def delete(self, id_: str) -> bool:

@@ -25,7 +25,7 @@ def exported(library: Library, user_id: str, knowledge: Knowledge) -> dict[str, 
         chunks = list(knowledge.chunks_of([id_])) or library.v2_chunks(user_id, id_) or []
         file: dict[str, Any] | None = None
         try:
-            name, data = library.documents.read_original(id_)
+            name, data = library.documents.read_original(document)
             fits = len(data) <= left
             left -= len(data) if fits else 0
             file = {"name": name, "size_bytes": len(data), "base64": base64.b64encode(data).decode() if fits else None}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from modules.core.entered import entered
 from modules.core.errors import NotFound
 
 from .documents import Document
@@ -178,8 +179,8 @@ class Indexer:
             return cut, False
         v2 = await asyncio.to_thread(self._library.v2_chunks, user_id, id_)
         try:
-            _, data = await asyncio.to_thread(self._library.documents.read_original, id_)
-            text = await self._parser.text_of(data, name=document.title, content_type=document.content_type)
+            async with entered(self._library.documents.opened(document)) as fd:
+                text = await self._parser.text_of(fd, name=document.title, content_type=document.content_type)
         except (UnreadableDocument, UnsupportedDocument, NotFound):
             if v2 is None:
                 raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modules.core.errors import Conflict, PlatformError, Unavailable
+from modules.core.spool import Spooled
 
 from .documents import Document
 from .knowledge import Indexed, Knowledge
@@ -29,7 +30,7 @@ class Arrival:
 
     document: Document
     extension: str
-    data: bytes
+    file: Spooled
     chunks: Sequence[Chunk]
     vectors: Vectors | None
     model: str | None
@@ -85,7 +86,7 @@ class Intake:
         library.notes.change(user_id, lambda notes: notes.adding.update(ids))
         try:
             for arrival in ready:
-                library.documents.write_content(arrival.document.id, arrival.extension, arrival.data, arrival.chunks)
+                library.documents.keep_content(arrival.document, arrival.extension, arrival.file, arrival.chunks)
             for model in {arrival.model for arrival in ready}:
                 knowledge.add([arrival.indexed for arrival in ready if arrival.model == model], model)
             for arrival in ready:

@@ -24,7 +24,8 @@ CONTENT_TYPES = {
 _ALIASES = {".htm": ".html", ".xhtml": ".html", ".markdown": ".md", ".text": ".txt", ".log": ".txt"}
 _KINDS_OF_TYPES = {content_type: kind for kind, content_type in CONTENT_TYPES.items()}
 
-_HEAD = 1024
+# So much of a file's beginning is looked at.
+HEAD_BYTES = 1024
 # How files begin that are no text: (bytes, where, what to call them).
 _MAGIC = (
     (b"%PDF-", "PDF"),
@@ -48,11 +49,12 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _MARKUP = re.compile(rb"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE)
 
 
-def kind_of(data: bytes, *, name: str = "", content_type: str = "", allowed: Collection[str]) -> str:
-    """The kind, such as ``.pdf``. Raises UnsupportedDocument."""
+def kind_of(head: bytes, *, name: str = "", content_type: str = "", allowed: Collection[str]) -> str:
+    """The kind, such as ``.pdf``, of a file that begins with *head*. Raises UnsupportedDocument."""
+    head = head[:HEAD_BYTES]
     named = _named(name, content_type)
-    looks = _looks_like(data)
-    kind = named or _KIND_OF_LOOKS.get(looks or "") or (None if looks else _text_kind(data))
+    looks = _looks_like(head)
+    kind = named or _KIND_OF_LOOKS.get(looks or "") or (None if looks else _text_kind(head))
     if kind is None or kind not in CONTENT_TYPES:
         shown = kind or looks or "of no known kind"
         raise UnsupportedDocument(f"documents are {', '.join(sorted(allowed))}; this one is {shown}", param="source")
@@ -76,9 +78,8 @@ def _named(name: str, content_type: str) -> str | None:
     return _KINDS_OF_TYPES.get(content_type.partition(";")[0].strip().lower())
 
 
-def _looks_like(data: bytes) -> str | None:
+def _looks_like(head: bytes) -> str | None:
     """What the first bytes say, for a person; None for what may be text."""
-    head = data[:_HEAD]
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
@@ -91,8 +92,8 @@ def _looks_like(data: bytes) -> str | None:
     return "binary data" if strange * 10 > len(head) else None
 
 
-def _text_kind(data: bytes) -> str:
-    return ".html" if _MARKUP.match(data[:_HEAD]) else ".txt"
+def _text_kind(head: bytes) -> str:
+    return ".html" if _MARKUP.match(head) else ".txt"
 
 
 _LOOKS_OF_KIND = {".pdf": "PDF", ".docx": "a zip archive"}

@@ -124,6 +124,7 @@ class Library:
             self.documents.delete(id_)
             self.registry.remove(user_id, id_)
         self.sets.erase(user_id)
+        self.documents.spool.erase(user_id)
         try:
             self.registry.save()
         except StorageError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from .chunking import Cutting, spans_of
 from .confined import ConfinedProcesses
 from .embedding import Embedding
 from .errors import UnreadableDocument
-from .kinds import CONTENT_TYPES, kind_of
+from .kinds import CONTENT_TYPES, HEAD_BYTES, kind_of
 from .passages import Chunk
 from .settings import RagSettings
 
@@ -43,17 +45,16 @@ class Parser:
         # Threads of its own: cutting by meaning waits for vectors, which the usual ones may have to make.
         self._threads = ThreadPoolExecutor(settings.processes, thread_name_prefix="cutting")
 
-    async def text_of(self, data: bytes, *, name: str, content_type: str = "") -> Text:
-        """Raises UnsupportedDocument, UnreadableDocument (ParsingStopped among them), RagNotInstalled, Unavailable."""
+    async def text_of(self, fd: int, *, name: str, content_type: str = "") -> Text:
+        """The text of an open file. Raises UnsupportedDocument, UnreadableDocument (ParsingStopped among them),
+        RagNotInstalled, Unavailable."""
         settings = self._settings
-        if len(data) > settings.max_document_bytes:
-            raise UnreadableDocument(
-                f"it has {len(data)} bytes, and at most {settings.max_document_bytes} are taken", param="source"
-            )
-        kind = kind_of(data, name=name, content_type=content_type, allowed=settings.extensions)
+        check_size(os.fstat(fd).st_size, settings)
+        head = await asyncio.to_thread(os.pread, fd, HEAD_BYTES, 0)
+        kind = kind_of(head, name=name, content_type=content_type, allowed=settings.extensions)
         found = await self._processes.run(
             _EXTRACT,
-            data,
+            fd,
             {"kind": kind, "max_characters": settings.max_text_characters},
             timeout_s=settings.parsing_timeout_s,
             memory_bytes=settings.parsing_memory_mb << 20,
@@ -101,8 +102,16 @@ def located(chunks: Sequence[Chunk], text: Text) -> list[Chunk]:
     return found
 
 
-def read_local(path: str | Path, settings: RagSettings) -> bytes:
-    """The bytes of a file that is named by its path.
+def check_size(size: int, settings: RagSettings) -> None:
+    """Raises UnreadableDocument."""
+    most = settings.max_document_bytes
+    if size > most:
+        raise UnreadableDocument(f"it has {size} bytes, and at most {most} are taken", param="source")
+
+
+@contextmanager
+def opened_local(path: str | Path, settings: RagSettings) -> Iterator[int]:
+    """A descriptor for reading the file that is named by its path.
 
     Raises ValidationError where such files must not lie there, NotFound, UnreadableDocument for one that is too large
     or no file, StorageError.
@@ -114,10 +123,21 @@ def read_local(path: str | Path, settings: RagSettings) -> bytes:
     try:
         if not resolved.is_file():
             raise NotFound(f"there is no file {str(path)!r}")
-        if resolved.stat().st_size > settings.max_document_bytes:
-            raise UnreadableDocument(f"it has more than {settings.max_document_bytes} bytes", param="source")
-        with resolved.open("rb") as file:
-            # One byte more than may be: it may have grown since.
-            return file.read(settings.max_document_bytes + 1)
+        fd = os.open(resolved, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise StorageError.because(error, "read", str(path)) from error
+    try:
+        check_size(os.fstat(fd).st_size, settings)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def pieces_within(pieces: Iterable[bytes], settings: RagSettings) -> Iterator[bytes]:
+    """*pieces*, for as long as they are no more than a document may have: a file may have grown since it was looked
+    at. Raises UnreadableDocument."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        check_size(size, settings)
+        yield piece

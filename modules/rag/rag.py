@@ -12,8 +12,13 @@ from typing import Any
 
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
-from modules.core.errors import ConfigurationError, NotFound, StorageError, ValidationError
+from modules.core.entered import entered
+from modules.core.errors import ConfigurationError, NotFound, StorageError, Unavailable
+from modules.core.finishing import Finishing
+from modules.core.memory_file import memory_file
+from modules.core.spool import Spooled
 from modules.core.storage import FlatFiles, FlatFileStorage
+from modules.core.stored_file import StoredFile
 from modules.core.types import ModuleInfo
 from modules.models import EmbeddingModel
 
@@ -21,12 +26,13 @@ from .arguments import checked_count, checked_query, checked_user
 from .documents import Document, checked_metadata, digest_of, new_document_id
 from .embedding import Embedding
 from .export import exported
+from .incoming import Arrivals, Source
 from .indexing import Indexer
 from .intake import Arrival, Intake
 from .kinds import CONTENT_TYPES, extension_of
 from .knowledge import Knowledge
 from .library import Library
-from .parsing import Parser, Text, read_local
+from .parsing import Parser, Text, opened_local
 from .part import Places
 from .passages import Passage
 from .rag_events import RagEvents
@@ -72,6 +78,7 @@ class RagModule:
         self._context: ModuleContext | None = None
         self._events: RagEvents | None = None
         self._adding: dict[str, tuple[str, asyncio.Task[Document]]] = {}
+        self._finishing = Finishing("adding a document")
 
     async def initialize(self, context: ModuleContext | None = None) -> None:
         """Take settings (where none were given) and storage (likewise) from *context*; learn what there is, and finish
@@ -91,6 +98,7 @@ class RagModule:
         owns = (lambda user_id: True) if context is None else context.owns
         places = Places(Path(self._files.base))
         self._library = Library(self._files, owns)
+        self._arrivals = Arrivals(self._library.documents.spool, self._settings, self._new_id)
         workers = None if context is None else context.workers
         self._embedding = Embedding(self._settings.embedding, workers, model=self._model)
         self._parser = Parser(self._settings, self._embedding)
@@ -98,6 +106,7 @@ class RagModule:
         self._intake = Intake(self._library, self._shelves, most_documents=self._settings.max_documents_per_user)
         self._indexer = Indexer(self._library, self._shelves, self._parser, self._embedding, self._settings)
         self._searcher = Searcher(self._library, self._shelves, self._indexer, self._embedding, self._settings)
+        await self.tidy_spool()
         begun = await asyncio.to_thread(self._library.load)
         await asyncio.to_thread(self._shelves.survey)
         for user_id in begun:
@@ -123,6 +132,7 @@ class RagModule:
         if self._events is not None:
             self._events.stop()
         await self._stop_adding()
+        await self._finishing.wait()
         await self._indexer.close()
         await self._shelves.close()
         await asyncio.to_thread(self._parser.close)
@@ -133,7 +143,7 @@ class RagModule:
 
     async def add_document(
         self,
-        source: bytes | str | Path,
+        source: Source,
         metadata: Mapping[str, Any] | None = None,
         chunking_strategy: str | None = None,
         *,
@@ -142,50 +152,56 @@ class RagModule:
         name: str | None = None,
         content_type: str = "",
     ) -> Document:
-        """Take in a document, from its bytes or the path of its file, and index it; found by searches from then on.
+        """Take in a document, from its bytes, the path of its file, or what arrived for this user in the module's
+        spool (which is moved away where it is new), and index it; found by searches from then on.
 
         The kind is told by *name* (a path's own where none is given) and *content_type*, and checked against the
         bytes. Adding the same again, name and metadata included, changes nothing and gives the document that there is.
 
         Raises ValidationError, UnsupportedDocument and UnreadableDocument (ParsingStopped among them) for what cannot
-        be taken in, Conflict beyond ``max_documents_per_user``, ModelError, StorageError; then nothing is kept.
+        be taken in, Conflict beyond ``max_documents_per_user``, ModelError, StorageError; then nothing is kept. Raises
+        Unavailable where what was handed over is not in the spool.
         """
         checked_user(user_id)
-        strategy = chunking_strategy or self._settings.strategy
         facts = checked_metadata(metadata)
         if isinstance(source, str | Path):
-            data = await asyncio.to_thread(read_local, source, self._settings)
             name = name or Path(source).name
-        elif isinstance(source, bytes):
-            data = source
-        else:
-            raise ValidationError("a document is bytes, or a path", param="source")
-        title = name or "Untitled"
-        digest = await asyncio.to_thread(digest_of, data)
-        id_ = new_document_id(user_id, session_id, title, digest, facts, strategy)
-        document = Document(
-            id=id_,
-            user_id=user_id,
-            title=title,
-            session_id=session_id,
-            content_type=content_type,
-            size_bytes=len(data),
-            sha256=digest,
-            created_at=self._clock.now().isoformat(),
-            metadata=facts,
-            chunking_strategy=strategy,
-        )
-        if id_ not in self._adding:
-            # A task of its own: whoever else brings the same meanwhile waits for it, also when this caller goes away.
-            self._adding[id_] = (user_id, asyncio.create_task(self._added(document, data)))
-            self._adding[id_][1].add_done_callback(partial(self._forget_adding, id_))
-        return await asyncio.shield(self._adding[id_][1])
+        whose = Document("", user_id, name or "Untitled", session_id, content_type, metadata=facts)
+        whose = replace(whose, chunking_strategy=chunking_strategy or self._settings.strategy)
+        return await self._finishing.finish(self._taken_in(whose, source))
 
-    async def _added(self, document: Document, data: bytes) -> Document:
+    async def _taken_in(self, document: Document, source: Source) -> Document:
+        """*document*: what is known of it before its file is."""
+        async with self._arrivals.taken(document.user_id, source) as incoming:
+            document = replace(
+                document,
+                size_bytes=incoming.size_bytes,
+                sha256=incoming.sha256,
+                created_at=self._clock.now().isoformat(),
+            )
+            return await self._added_once(replace(document, id=new_document_id(document)), incoming.file)
+
+    async def _added_once(self, document: Document, file: Spooled) -> Document:
+        """Whoever brings the same while it is being added waits for that, and brings his own where that goes away."""
+        while True:
+            adding = self._adding.get(document.id)
+            is_own = adding is None
+            if adding is None:
+                adding = document.user_id, asyncio.create_task(self._added(document, file))
+                adding[1].add_done_callback(partial(self._forget_adding, document.id))
+                self._adding[document.id] = adding
+            try:
+                return await asyncio.shield(adding[1])
+            except Unavailable:
+                if is_own:
+                    raise
+
+    async def _added(self, document: Document, file: Spooled) -> Document:
         user_id = document.user_id
         if self._library.registry.has(user_id, document.id):
             return await self.get_document(document.id, user_id=user_id)
-        text = await self._parser.text_of(data, name=document.title, content_type=document.content_type)
+        async with entered(self._library.documents.spool.opened(user_id, file)) as fd:
+            text = await self._parser.text_of(fd, name=document.title, content_type=document.content_type)
         chunks, cutting = await self._parser.chunks_of(document.id, text, str(document.chunking_strategy))
         vectors = await self._embedding.of([chunk.text for chunk in chunks])
         model = self._embedding.name
@@ -198,13 +214,13 @@ class RagModule:
             "chunk_overlap": cutting.overlap,
             "chunks": len(chunks),
             "characters": len(text.text),
-            "text_sha256": digest_of(text.text.encode()),
+            "text_sha256": digest_of([text.text.encode()]),
             "pages": len(text.pages) or None,
         }
         extension = extension_of(document.title)
         if extension not in CONTENT_TYPES:
             extension = next(kind for kind, type_ in CONTENT_TYPES.items() if type_ == text.content_type)
-        arrival = Arrival(document, extension, data, chunks, vectors, model, indexing)
+        arrival = Arrival(document, extension, file, chunks, vectors, model, indexing)
         await self._intake.keep(arrival)
         await self._emit(
             "rag.document.indexed",
@@ -249,9 +265,14 @@ class RagModule:
 
     async def read_original(self, document_id: str, *, user_id: str = "") -> bytes:
         """The bytes that came. Raises NotFound, also where v2 had lost the file."""
-        await self.get_document(document_id, user_id=user_id)
-        _, data = await asyncio.to_thread(self._library.documents.read_original, document_id)
+        document = await self.get_document(document_id, user_id=user_id)
+        _, data = await asyncio.to_thread(self._library.documents.read_original, document)
         return data
+
+    async def locate_original(self, document_id: str, *, user_id: str = "") -> StoredFile:
+        """Where the file that came stands, for who gives it out. Raises as `read_original`."""
+        document = await self.get_document(document_id, user_id=user_id)
+        return await asyncio.to_thread(self._library.documents.located, document)
 
     async def delete_document(self, document_id: str, *, user_id: str = "") -> Deletion:
         """Remove a document: its file, its chunks, their vectors and words; of migrated ones also what v2's vector
@@ -270,9 +291,11 @@ class RagModule:
     ) -> Text:
         """The text of a document that is not kept. Raises as `add_document`."""
         if isinstance(source, bytes):
-            return await self._parser.text_of(source, name=name or "", content_type=content_type)
-        data = await asyncio.to_thread(read_local, source, self._settings)
-        return await self._parser.text_of(data, name=name or Path(source).name, content_type=content_type)
+            opened, own_name = memory_file(source), ""
+        else:
+            opened, own_name = opened_local(source, self._settings), Path(source).name
+        async with entered(opened) as fd:
+            return await self._parser.text_of(fd, name=name or own_name, content_type=content_type)
 
     # -- searching -------------------------------------------------------------------------------------------
 
@@ -391,6 +414,10 @@ class RagModule:
     async def save_registry(self) -> bool:
         """For whoever keeps the platform tidy: write down which documents there are. False when nothing has changed."""
         return await asyncio.to_thread(self._library.registry.save)
+
+    async def tidy_spool(self) -> int:
+        """The same: remove what a crash left of files on their way in. Returns how many."""
+        return await asyncio.to_thread(self._library.documents.spool.remove_stale, self._clock.now())
 
     # -- users -----------------------------------------------------------------------------------------------
 

@@ -92,12 +92,13 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     reader stops by itself."""
 
     def __init__(self, rules: NetworkRules, *, resolve: Resolve = resolve, bound: Bound | None = None) -> None:
-        super().__init__(trust_env=False)
+        context = httpx2.create_ssl_context(trust_env=False)  # reading all certificates takes 20 ms: once will do
+        super().__init__(verify=context, trust_env=False)
         self._rules = rules
         self._bound = bound
         # The only way httpx2 leaves to choose who makes the connections.
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
+            ssl_context=context,
             network_backend=GuardedNetwork(rules, resolve),
             max_connections=100,
             max_keepalive_connections=20,

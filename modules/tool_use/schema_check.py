@@ -34,7 +34,7 @@ class SchemaCheck:
 
     async def check_schema(self, name: str, schema: Mapping[str, Any]) -> None:
         """Raises ValidationError with *name* as its parameter when *schema* is no usable JSON Schema."""
-        problems, _ = await self._asked({"schema": schema}, name)
+        problems, _ = await self.asked({"schema": schema}, name)
         if problems:
             raise ValidationError(f"{name} is no JSON Schema that can be used: {'; '.join(problems)}", param=name)
 
@@ -43,7 +43,7 @@ class SchemaCheck:
 
         Raises ValidationError when it cannot be told: the schema is unusable or takes too long on it.
         """
-        problems, is_schema = await self._asked({"schema": schema, "instance": instance}, "input_schema")
+        problems, is_schema = await self.asked({"schema": schema, "instance": instance}, "input_schema")
         if is_schema:
             raise ValidationError(f"the schema cannot be used: {'; '.join(problems)}", param="input_schema")
         return problems
@@ -53,7 +53,12 @@ class SchemaCheck:
         async with self._one_at_a_time:
             await self._end()
 
-    async def _asked(self, question: Mapping[str, Any], param: str) -> tuple[tuple[str, ...], bool]:
+    async def asked(self, question: Mapping[str, Any], param: str) -> tuple[tuple[str, ...], bool]:
+        """What `schema_child` answers to *question*: the problems, and whether they are the schema's own.
+
+        Raises ValidationError with *param* as its parameter when there is no answer in time or within the memory;
+        Unavailable when the process does not start, or this was closed.
+        """
         line = json.dumps(question, default=dict).encode() + b"\n"
         async with self._one_at_a_time:
             if self._is_closed:

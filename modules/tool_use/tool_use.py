@@ -64,6 +64,7 @@ class ToolUseModule:
         clock: Clock | None = None,
         new_id: IdMaker = new_hex,
         resolve: Any = None,
+        schemas: SchemaCheck | None = None,
     ) -> None:
         self._settings = ToolUseSettings.read(config or {})
         self._rules = self._settings.network_rules()
@@ -74,7 +75,7 @@ class ToolUseModule:
         self._resolve = {} if resolve is None else {"resolve": resolve}
         self._http: HttpTool | None = None
         self._client: Any = None
-        self._schemas = SchemaCheck()
+        self._schemas = schemas or SchemaCheck()
         self._python = PythonTools(self._settings.python_tools, self._settings.max_output_bytes)
         self._finishing = Finishing("a change to tools")
 

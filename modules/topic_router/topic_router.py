@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 from modules.core.clock import Clock, IdMaker, SystemClock, new_hex
 from modules.core.context import ModuleContext
@@ -49,7 +49,6 @@ from .specialists import Specialist, SpecialistFile
 from .topics import check_topic, lies_within
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 MAX_MESSAGES = 500
 MAX_EXAMPLES_A_CALL = 1_000
@@ -98,7 +97,6 @@ class TopicRouterModule:
         self._clock = clock or SystemClock()
         self._new_id = new_id
         self._make_embedder = make_embedder
-        self._writing = asyncio.Lock()
         self._finishing = Finishing("a change to topics")
 
     async def initialize(self, context: ModuleContext) -> None:
@@ -148,13 +146,13 @@ class TopicRouterModule:
         made = [Example.made(*content_and_topics(one), user_id) for one in listed("examples", examples)]
         if not 1 <= len(made) <= MAX_EXAMPLES_A_CALL:
             raise ValidationError(f"there must be 1 to {MAX_EXAMPLES_A_CALL} examples", param="examples")
-        await self._alone(lambda: self._examples.add(made, at_most=self._settings.max_examples))
+        await self._finishing.alone(lambda: self._examples.add(made, at_most=self._settings.max_examples))
         return await self._learned(len(made))
 
     async def forget_examples(self, example_ids: Sequence[str]) -> Learned:
         """Unlearn these; ``added`` is then how many went, as a negative number. Unknown ids are passed over."""
         ids = [str(one) for one in listed("example_ids", example_ids)]
-        gone = await self._alone(lambda: self._examples.forget(ids))
+        gone = await self._finishing.alone(lambda: self._examples.forget(ids))
         return await self._learned(-gone)
 
     async def list_examples(
@@ -228,12 +226,12 @@ class TopicRouterModule:
                 "metadata": {} if metadata is None else metadata,
             }
         )
-        await self._alone(lambda: self._specialists.put(specialist))
+        await self._finishing.alone(lambda: self._specialists.put(specialist))
         return specialist
 
     async def remove_specialist(self, specialist_id: str) -> None:
         """Raises NotFound."""
-        if not await self._alone(lambda: self._specialists.remove(specialist_id)):
+        if not await self._finishing.alone(lambda: self._specialists.remove(specialist_id)):
             raise NotFound(f"no specialist {specialist_id!r}")
 
     async def list_specialists(self, *, user_id: str = "") -> list[Specialist]:
@@ -349,7 +347,7 @@ class TopicRouterModule:
     async def erase_user(self, user_id: str) -> RouterErasure:
         """Remove both, and unlearn the examples. Cannot be undone."""
         check_named(user_id)
-        erasure = await self._alone(
+        erasure = await self._finishing.alone(
             lambda: RouterErasure(user_id, self._examples.erase(user_id), self._log.erase(user_id))
         )
         if erasure.examples:
@@ -413,7 +411,7 @@ class TopicRouterModule:
 
     async def _logged(self, user_id: str, record: Mapping[str, Any], *, begins: bool = True) -> None:
         try:
-            await self._alone(lambda: self._log.append(user_id, self._clock.now(), record, begins=begins))
+            await self._finishing.alone(lambda: self._log.append(user_id, self._clock.now(), record, begins=begins))
         except StorageError:
             # The log serves analysis; that it cannot be written must not keep a message from its answer.
             log.warning("a route of user %r is not in the log", user_id, exc_info=True)
@@ -425,15 +423,6 @@ class TopicRouterModule:
             training.result()  # raises what kept it from learning
         _, examples = await asyncio.to_thread(self._examples.known)
         return Learned(added, len(examples), self._learner.is_current)
-
-    async def _alone(self, work: Callable[[], T]) -> T:
-        """Run *work* in a thread, no other change meanwhile; to its end even when the caller goes away."""
-
-        async def whole() -> T:
-            async with self._writing:
-                return await asyncio.to_thread(work)
-
-        return await self._finishing.finish(whole())
 
 
 def _why_nobody(found: Classification, specialists: Sequence[Specialist]) -> str:

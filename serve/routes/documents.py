@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from fastapi import Query as InQuery
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from actors.module_ref import ModuleRef
 from modules.core.errors import ValidationError
+from serve.downloads import RESPONSES, download
 from serve.json_response import Json
 from serve.pages import Id, Query, listed, most_items
 from serve.paths import PathId
@@ -229,16 +229,19 @@ async def add_document(
 ) -> Json:
     """Take in a document: the body is its bytes. The same again, metadata included, is the document that there is."""
     user_id = caller.needing_user(query.user_id)
-    document = await rag.ask(
-        "add_document",
-        await request.body(),
-        _metadata(query.metadata),
-        query.chunking_strategy,
-        user_id=user_id,
-        session_id=query.session_id,
-        name=query.name,
-        timeout_s=_patience(serving),
-    )
+    metadata = _metadata(query.metadata)
+    most_bytes = serving.settings.modules.rag.parsing.max_document_bytes
+    async with serving.arrivals.received(request, "rag", user_id, most_bytes=most_bytes) as file:
+        document = await rag.ask(
+            "add_document",
+            file,
+            metadata,
+            query.chunking_strategy,
+            user_id=user_id,
+            session_id=query.session_id,
+            name=query.name,
+            timeout_s=_patience(serving),
+        )
     return Json(document.to_dict(), 201)
 
 
@@ -269,18 +272,15 @@ async def get_document(
 @router.get(
     "/v1/documents/{document_id}/content",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}, "description": "The file, byte for byte"}},
+    responses=RESPONSES,
 )
 async def read_document(
-    document_id: PathId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow
+    document_id: PathId, query: Annotated[DocumentQuery, InQuery()], rag: Rag, caller: CallerNow, serving: ServingNow
 ) -> Response:
-    """The file that came, byte for byte. It is to be saved, and never shown in place: it may be a page with scripts."""
-    user_id = caller.needing_user(query.user_id)
-    document = await rag.ask("get_document", document_id, user_id=user_id)
-    content = await rag.ask("read_original", document_id, user_id=user_id)
-    name = quote(document.title.encode("utf-8", "replace") or document_id, safe="")
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+    """The file that came, byte for byte, or the parts that `Range` asks for. It is to be saved, and never shown in
+    place: it may be a page with scripts."""
+    stored = await rag.ask("locate_original", document_id, user_id=caller.needing_user(query.user_id))
+    return await download(serving.files, stored)
 
 
 @router.delete("/v1/documents/{document_id}", response_model=DeletedDocument)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi import Query as InQuery
@@ -11,6 +10,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from actors.module_ref import ModuleRef
+from serve.downloads import RESPONSES, download
 from serve.json_response import Json
 from serve.pages import Id, PageQuery, Query, page_of
 from serve.schemas import NOT_BLANK, Answer, Body, Page
@@ -233,8 +233,9 @@ async def add_upload(
 ) -> Json:
     """Keep a file: the body is its bytes, of whatever media type. The same file again is the same upload."""
     user_id = caller.needing_user(query.user_id)
-    content = await request.body()
-    upload = await media.ask("add_upload", content, user_id=user_id, name=query.name, timeout_s=_patience(serving))
+    most_bytes = serving.settings.modules.multimodal.limits.max_bytes
+    async with serving.arrivals.received(request, "multimodal", user_id, most_bytes=most_bytes) as file:
+        upload = await media.ask("add_upload", file, user_id=user_id, name=query.name, timeout_s=_patience(serving))
     return Json(upload.to_dict(), 201)
 
 
@@ -277,19 +278,15 @@ async def get_upload(
 @router.get(
     "/v1/media/{media_id}/content",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}, "description": "The file, byte for byte"}},
+    responses=RESPONSES,
 )
 async def read_upload(
-    media_id: MediaId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow
+    media_id: MediaId, query: Annotated[MediaQuery, InQuery()], media: Media, caller: CallerNow, serving: ServingNow
 ) -> Response:
-    """The file, byte for byte. It is to be saved and never to be shown in place: it is what somebody uploaded."""
-    user_id = caller.needing_user(query.user_id)
-    upload = await media.ask("get_upload", media_id, user_id=user_id)
-    content = await media.ask("read_upload", media_id, user_id=user_id)
-    # A document may be a page with scripts; a browser is not told so.
-    shown = upload.content_type if upload.kind != "document" else "application/octet-stream"
-    name = quote(upload.name or f"{media_id}.{upload.format}", safe="")
-    return Response(content, media_type=shown, headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
+    """The file, byte for byte, or the parts that `Range` asks for. It is to be saved and never to be shown in place: it
+    is what somebody uploaded."""
+    stored = await media.ask("locate_upload", media_id, user_id=caller.needing_user(query.user_id))
+    return await download(serving.files, stored, content_type=stored.content_type)
 
 
 @router.delete("/v1/media/{media_id}", response_model=DeletedUpload)

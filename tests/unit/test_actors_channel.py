@@ -112,6 +112,7 @@ async def test_flights_after_a_loss_are_counted_anew() -> None:
     assert flights[2].caller != flights[3].caller
 
 
+@pytest.mark.slow
 async def test_a_host_that_says_nothing_is_given_up_after_the_time_limit() -> None:
     host = Host()
     host.is_silent = True

@@ -347,6 +347,7 @@ def test_this_machine_is_described(tmp_path: Path) -> None:
     assert free_room(str(tmp_path))[0] > 0
 
 
+@pytest.mark.slow
 def test_a_peak_rises_with_what_is_held_and_does_not_sink() -> None:
     tolerance = 4 << 20  # the kernel's own count of pages is not exact
     before = peak_rss()

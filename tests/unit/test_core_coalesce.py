@@ -118,6 +118,7 @@ async def test_an_answer_for_a_caller_that_left_disturbs_nobody() -> None:
     assert await later == -2
 
 
+@pytest.mark.slow
 async def test_where_flights_take_long_they_become_larger_and_not_more() -> None:
     under_way, sizes, at_once = 0, [], []
 

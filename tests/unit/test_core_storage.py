@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from modules.core.errors import NotFound, StorageError, ValidationError
-from modules.core.storage import FlatFiles, FlatFileStorage
+from modules.core.storage import FlatFiles, FlatFileStorage, write_all
 
 
 @pytest.fixture
@@ -219,3 +219,15 @@ async def test_the_asynchronous_form_does_the_same(tmp_path):
     assert await storage.exists("a/c")
     assert await storage.delete("a/c")
     assert not await storage.exists("a/c")
+
+
+def test_a_new_file_is_made_once_and_gets_another_key(files):
+    fd = files.create("a/new")
+    write_all(fd, b"content")
+    os.close(fd)
+    with pytest.raises(StorageError, match="exists"):
+        files.create("a/new")
+    assert files.rename("a/new", "b/c/kept", fsync=True)
+    assert not files.rename("a/new", "b/c/kept", fsync=True)
+    assert files.list() == ["b/c/kept"]
+    assert files.read("b/c/kept") == b"content"

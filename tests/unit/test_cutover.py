@@ -120,6 +120,7 @@ def test_sigkill_at_every_durable_step_leaves_a_way_on_and_a_way_back(tmp_path: 
         assert world.lines_of_new() == world.lines_of_old(), points[fatal]
 
 
+@pytest.mark.slow
 def test_a_process_that_goes_on_may_be_killed_at_every_step_too(tmp_path: Path) -> None:
     world = World(tmp_path)
     options = world.options()
@@ -138,6 +139,7 @@ def test_a_process_that_goes_on_may_be_killed_at_every_step_too(tmp_path: Path) 
     assert world.is_equal()
 
 
+@pytest.mark.slow
 def test_an_abort_may_be_killed_at_every_step_too(tmp_path: Path) -> None:
     fatal = 0
     while True:
@@ -163,6 +165,7 @@ def _killed_before(world: World, name: str) -> None:
     assert code == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["intend verify", "intend switch", "do switch", "intend start new"])
 def test_what_v2_took_between_a_crash_and_its_continuation_comes_along(world: World, step: str) -> None:
     _killed_before(world, step)
@@ -174,6 +177,7 @@ def test_what_v2_took_between_a_crash_and_its_continuation_comes_along(world: Wo
     assert world.is_equal()
 
 
+@pytest.mark.slow
 def test_what_fails_after_the_switch_does_not_go_back_by_itself(world: World) -> None:
     _killed_before(world, "intend start new")
     world.v2.rename(world.root / "away")

@@ -212,6 +212,7 @@ def test_the_script_needs_to_know_the_stores(capsys: pytest.CaptureFixture[str])
     assert "CHAT_MIGRATION__SOURCE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_shell_script_runs(world: World) -> None:
     environ = {**os.environ, **_settings(world), "PYTHON": sys.executable}
     done = subprocess.run(

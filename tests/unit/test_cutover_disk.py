@@ -65,6 +65,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anybody_is_stopped(world: Wo
     assert Journal(world.new).position.next_step is Step.PREPARE
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_behind_the_fence_lets_v2_serve_again(world: World, small_disk: Path) -> None:
     world.begin(world.options(world.hooks(ready="false")))
     before = snapshot(world.v2)
@@ -201,13 +202,15 @@ def test_locks_and_directories_are_no_change(tmp_path: Path) -> None:
 
 
 def test_a_command_that_outlived_its_cut_over_is_waited_for(tmp_path: Path) -> None:
-    slow = Hook(f"sh -c 'sleep 0.5; echo one >> {tmp_path}/order'")
+    begun = tmp_path / "begun"
+    slow = Hook(f"sh -c 'touch {begun}; sleep 0.5; echo one >> {tmp_path}/order'")
     environ = dict(os.environ)
     pid = os.fork()
     if pid == 0:
         run_hook(HookName.STOP_OLD, slow, tmp_path / "hooks", environ)
         os._exit(0)
-    time.sleep(0.25)
+    while not begun.exists():
+        time.sleep(0.01)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     run_hook(HookName.START_OLD, Hook(f"sh -c 'echo two >> {tmp_path}/order'"), tmp_path / "hooks", environ)

@@ -27,6 +27,7 @@ def _stopping(world: World, stop: Path, stopped: Path) -> Hooks:
     return world.hooks(stop_old=f"sh -c '{wait}'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_nothing_that_v2_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
     world = World(tmp_path, users=("ada",))
@@ -50,6 +51,7 @@ def test_nothing_that_v2_acknowledged_is_lost(tmp_path: Path, seed: int) -> None
         assert metadata["title"] == title
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_an_abort_lets_a_living_v2_live_on(tmp_path: Path, seed: int) -> None:
     world = World(tmp_path, users=("ada",))

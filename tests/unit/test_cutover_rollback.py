@@ -85,6 +85,7 @@ def test_sigkill_at_every_step_of_a_rollback_leaves_a_way_on(tmp_path: Path) -> 
     assert fatal > 20
 
 
+@pytest.mark.slow
 def test_a_rollback_can_be_cut_over_again_without_doubling_anything(world: World) -> None:
     world.say_new("new_1")
     world.cut_over().roll_back()
@@ -112,6 +113,7 @@ def test_a_rollback_that_was_begun_can_still_accept_that(tmp_path: Path) -> None
     assert world.served_by() is Side.OLD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["intend restore", "note restore", "intend return", "do return"])
 def test_what_the_new_side_took_between_a_crash_and_its_continuation_comes_along(tmp_path: Path, step: str) -> None:
     drill, points = World(tmp_path / "drill", ("ada",)), Points()

@@ -71,6 +71,7 @@ def test_a_wave_whose_own_user_is_written_to_goes_back(world: World) -> None:
     assert world.serving.side_of("ada") is Side.OLD
 
 
+@pytest.mark.slow
 def test_waves_follow_each_other_and_the_last_one_moves_everybody(world: World) -> None:
     wave(world, "ada")
     world.say_new("new_1", user="ada")
@@ -194,6 +195,7 @@ def test_the_fence_waits_for_who_was_told_before(world: World) -> None:
     thread.join(10)
 
 
+@pytest.mark.slow
 def test_every_write_between_two_answers_is_on_the_side_that_was_answered(world: World) -> None:
     """Writers ask and write while the routes change: none is found on a side after the fence had passed it."""
     stop = threading.Event()

@@ -286,6 +286,7 @@ def test_what_the_platform_changed_in_a_file_that_is_replaced_is_kept(store: Sto
     assert json.loads(profile.read_bytes())["username"] == "changed there"
 
 
+@pytest.mark.slow
 def test_no_message_is_lost_that_is_appended_while_the_file_is_replaced(store: Store) -> None:
     stop = threading.Event()
     written: list[str] = []

@@ -250,6 +250,7 @@ def open_queue(path, answers):
         answers.put("opened")
 
 
+@pytest.mark.slow
 def test_a_queue_is_one_processs(queue):
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()

@@ -126,6 +126,7 @@ def test_one_child_a_task_gives_the_same_tree(source: str, whole: Files, tmp_pat
     assert files(tmp_path / "new") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_run_that_crashed_anywhere_is_carried_on_to_the_same_bytes(
     source: str, whole: Files, tmp_path: Path, recorded: bool
@@ -188,6 +189,7 @@ def test_a_second_run_changes_nothing_and_reports_the_same(source: str, whole: F
     assert second.resumed == first.counts["sessions"]
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_are_refused(source: str, tmp_path: Path) -> None:
     def second_run(_: object) -> None:
         with pytest.raises(BusyError):
@@ -260,6 +262,7 @@ def calls_of_a_run(source: str, target: Path, watched: Watched) -> int:
     return faults.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_write_that_fails_anywhere_stops_the_run_and_the_next_one_completes_it(
     source: str, whole: Files, tmp_path: Path, code: int
@@ -304,6 +307,7 @@ def test_what_stopped_a_run_is_said_even_when_that_cannot_be_noted(
 # ---- a source that fails or changes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_read_that_fails_anywhere_is_said_and_made_good_by_the_next_run(
     source: str, whole: Files, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from migration.ledger import (
 )
 from migration.target import TargetError
 from migration.unit import COUNTS, Unit
+from tests.examples import examples
 
 ADA, EVE = Span("user", b"ada"), Span("user", b"eve")
 
@@ -180,7 +181,7 @@ def test_a_flipped_bit_is_damage_except_in_the_last_record(tmp_path: Path) -> No
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_rubbish_is_never_taken_for_records(tmp_path_factory: pytest.TempPathFactory, rubbish: bytes) -> None:
     folder = tmp_path_factory.mktemp("l")
     try:

@@ -1,11 +1,11 @@
-"""Models on a server, against one in this process that speaks enough of the OpenAI API, and fails on demand."""
+"""Models on a server: what is asked of it, and what it answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -15,163 +15,30 @@ from aiohttp import web
 
 from modules.core.errors import ValidationError
 from modules.models.errors import (
-    ContextTooLong,
     ModelAnswerInvalid,
-    ModelBusy,
-    ModelCancelled,
-    ModelError,
-    ModelInterrupted,
     ModelMisconfigured,
-    ModelRefused,
-    ModelUnavailable,
 )
-from modules.models.openai_compatible import ServedChat, ServedEmbedding, Server
+from modules.models.openai_compatible import ServedEmbedding, Server
 from modules.models.protocols import Delta, PromptMessage, Tool, ToolCall, Usage
+from tests.model_server import (
+    KEY,
+    SAID,
+    FakeModelServer,
+    Naps,
+    answer,
+    chat,
+    fails,
+    failure,
+    finish_chunk,
+    gives,
+    running,
+    says,
+    streams,
+    text_chunk,
+    usage_chunk,
+)
 
 pytest.importorskip("openai", reason="models on a server need the extra local-llm")
-
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class FakeModelServer:
-    """Gives its *replies* in order, the last one again and again. What was asked is in ``requests``."""
-
-    def __init__(self, *replies: Reply) -> None:
-        self.replies = list(replies)
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.address = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(await request.json())
-        self.headers.append(dict(request.headers))
-        reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
-        return await reply(request)
-
-
-@asynccontextmanager
-async def running(*replies: Reply) -> AsyncIterator[FakeModelServer]:
-    server = FakeModelServer(*replies)
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", server.handle)
-    app.router.add_post("/v1/embeddings", server.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    server.address = f"http://{host}:{port}/v1"
-    try:
-        yield server
-    finally:
-        await runner.cleanup()
-
-
-def text_chunk(text: str) -> dict[str, Any]:
-    return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
-
-
-def finish_chunk(reason: str = "stop") -> dict[str, Any]:
-    return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
-
-
-def usage_chunk(prompt: int, completion: int) -> dict[str, Any]:
-    return {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 0}}
-
-
-def streams(*chunks: dict[str, Any] | str | float, done: bool = True, dies: bool = False) -> Reply:
-    """Sends dictionaries as events and texts as they are, and sleeps for numbers."""
-
-    async def reply(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for chunk in chunks:
-            if isinstance(chunk, float):
-                await asyncio.sleep(chunk)
-            elif isinstance(chunk, str):
-                await response.write(chunk.encode())
-            else:
-                await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        if dies:
-            assert request.transport is not None
-            request.transport.abort()
-        elif done:
-            await response.write(b"data: [DONE]\n\n")
-        return response
-
-    return reply
-
-
-def says(*texts: str) -> Reply:
-    return streams(*map(text_chunk, texts), finish_chunk(), usage_chunk(7, len(texts)))
-
-
-def fails(status: int, message: str = "no", *, headers: dict[str, str] | None = None, **error: Any) -> Reply:
-    async def reply(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"error": {"message": message, **error}}, status=status, headers=headers)
-
-    return reply
-
-
-def hangs_up() -> Reply:
-    async def reply(request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
-        request.transport.abort()
-        return web.Response()
-
-    return reply
-
-
-def gives(body: dict[str, Any]) -> Reply:
-    async def reply(request: web.Request) -> web.StreamResponse:
-        return web.json_response(body)
-
-    return reply
-
-
-SAID = [PromptMessage("system", "Be brief."), PromptMessage("user", "Hello?")]
-KEY = "sk-very-secret"
-
-
-class Naps:
-    """Sleeps that take no time and are remembered."""
-
-    def __init__(self) -> None:
-        self.taken: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.taken.append(seconds)
-
-
-@pytest.fixture
-def naps() -> Naps:
-    return Naps()
-
-
-@asynccontextmanager
-async def chat(server: FakeModelServer, naps: Naps | None = None, **of_server: Any) -> AsyncIterator[ServedChat]:
-    model = ServedChat(Server(server.address, "tiny", **of_server), sleep=naps or Naps())
-    try:
-        yield model
-    finally:
-        await model.close()
-
-
-async def answer(model: ServedChat, **request: Any) -> list[Delta]:
-    async with aclosing(model.stream(SAID, max_tokens=50, **request)) as deltas:
-        return [delta async for delta in deltas]
-
-
-async def failure(model: ServedChat, given: list[Delta] | None = None) -> ModelError:
-    """What an answer fails with; *given* gets what came before."""
-    try:
-        async with aclosing(model.stream(SAID, max_tokens=50)) as deltas:
-            async for delta in deltas:
-                if given is not None:
-                    given.append(delta)
-    except ModelError as error:
-        return error
-    raise AssertionError("the answer did not fail")
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
@@ -315,139 +182,6 @@ async def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_error() 
     shown = "".join(traceback.format_exception(error))
     assert "wrong key ***" in shown
     assert KEY not in shown.replace("KEY", "")
-
-
-# -- what goes wrong -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "kind"),
-    [
-        (400, {}, ModelRefused),
-        (400, {"code": "context_length_exceeded"}, ContextTooLong),
-        (401, {}, ModelMisconfigured),
-        (403, {}, ModelMisconfigured),
-        (404, {}, ModelMisconfigured),
-        (422, {}, ModelRefused),
-        (429, {"code": "insufficient_quota"}, ModelMisconfigured),
-    ],
-)
-async def test_what_no_second_attempt_cures_is_raised_at_once(
-    status: int, error: dict[str, Any], kind: type[ModelError], naps: Naps
-) -> None:
-    async with running(fails(status, **error), says("never")) as server, chat(server, naps) as model:
-        assert type(await failure(model)) is kind
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("trouble", [fails(500), fails(503), fails(429), hangs_up(), streams(done=False)])
-async def test_what_may_pass_is_tried_again(trouble: Reply, naps: Naps) -> None:
-    async with running(trouble, trouble, says("at last")) as server, chat(server, naps) as model:
-        deltas = await answer(model)
-    assert deltas[0] == Delta("at last")
-    assert len(server.requests) == 3
-    assert len(naps.taken) == 2
-
-
-async def test_attempts_end(naps: Naps) -> None:
-    async with running(fails(500, "broken")) as server, chat(server, naps) as model:
-        error = await failure(model)
-    assert isinstance(error, ModelUnavailable)
-    assert error.retryable
-    assert len(server.requests) == 3
-    assert naps.taken == [0.5, 1.0]
-
-
-async def test_a_busy_server_says_how_long_to_wait(naps: Naps) -> None:
-    busy = fails(429, headers={"Retry-After": "3"})
-    async with running(busy, says("x")) as server, chat(server, naps) as model:
-        await answer(model)
-    assert naps.taken == [3.0]
-
-
-async def test_a_wait_beyond_the_time_limit_is_left_to_the_caller(naps: Naps) -> None:
-    async with running(fails(429, headers={"Retry-After": "3600"})) as server, chat(server, naps) as model:
-        error = await failure(model)
-    assert isinstance(error, ModelBusy)
-    assert error.retry_after_s == 3600
-    assert naps.taken == []
-
-
-async def test_a_server_that_stalls_before_the_answer_is_unavailable() -> None:
-    async with running(streams(30.0)) as server, chat(server, timeout_s=0.2) as model:
-        error = await failure(model)
-    assert type(error) is ModelUnavailable
-    assert "silent for 0.2 s" in error.message
-
-
-async def test_a_server_that_stalls_in_the_answer_breaks_it_off() -> None:
-    given: list[Delta] = []
-    async with running(streams(text_chunk("so far"), 30.0)) as server, chat(server, timeout_s=0.2) as model:
-        error = await failure(model, given)
-    assert type(error) is ModelInterrupted
-    assert given == [Delta("so far")]
-
-
-async def test_a_server_that_only_sends_comments_is_silent() -> None:
-    pings = [part for _ in range(40) for part in (": ping\n\n", 0.05)]
-    async with running(streams(*pings)) as server, chat(server, timeout_s=0.3) as model:
-        assert type(await failure(model)) is ModelUnavailable
-
-
-async def test_a_long_answer_that_keeps_coming_outlasts_the_time_limit() -> None:
-    parts = [part for _ in range(10) for part in (text_chunk("x"), 0.1)]
-    async with running(streams(*parts, finish_chunk())) as server, chat(server, timeout_s=0.5) as model:
-        assert len(await answer(model)) == 11
-
-
-@pytest.mark.parametrize(
-    "dying",
-    [
-        streams(text_chunk("so far"), dies=True),
-        streams(text_chunk("so far"), done=False),
-        streams(text_chunk("so far"), done=True),
-        streams(text_chunk("so far"), {"error": {"message": "out of memory", "type": "server_error"}}),
-    ],
-    ids=["connection lost", "ends without a reason", "done without a reason", "says so"],
-)
-async def test_an_answer_that_breaks_off_is_an_error_and_is_not_tried_again(dying: Reply, naps: Naps) -> None:
-    given: list[Delta] = []
-    async with running(dying, says("again")) as server, chat(server, naps) as model:
-        error = await failure(model, given)
-    assert type(error) is ModelInterrupted
-    assert given == [Delta("so far")]
-    assert len(server.requests) == 1
-
-
-async def test_what_is_no_json_is_an_invalid_answer() -> None:
-    async with running(streams("data: {nonsense\n\n")) as server, chat(server) as model:
-        assert type(await failure(model)) is ModelAnswerInvalid
-
-
-async def test_no_server_is_unavailable(naps: Naps) -> None:
-    async with running(says("x")) as server:
-        pass
-    async with chat(server, naps) as model:
-        assert type(await failure(model)) is ModelUnavailable
-
-
-async def test_closing_the_model_ends_its_answers() -> None:
-    async with running(streams(text_chunk("so far"), 30.0)) as server:
-        model = ServedChat(Server(server.address, "tiny"))
-        async with aclosing(model.stream(SAID, max_tokens=9)) as deltas:
-            await anext(deltas)
-            await model.close()
-            with pytest.raises(ModelCancelled):
-                async with asyncio.timeout(5):
-                    await anext(deltas)
-
-
-async def test_a_wrong_request_is_refused_before_it_is_sent() -> None:
-    async with running(says("x")) as server, chat(server) as model:
-        for wrong in ({"max_tokens": 0}, {"max_tokens": 1, "temperature": 3}, {"max_tokens": 1, "stop": "END"}):
-            with pytest.raises(ValidationError):
-                await anext(model.stream(SAID, **wrong))
-    assert server.requests == []
 
 
 # -- embeddings ----------------------------------------------------------------------------------------------------

@@ -287,6 +287,7 @@ async def test_agents_of_a_round_are_asked_at_the_same_time_up_to_the_setting(tm
             assert here.model.most_at_a_time == min(most, 5)
 
 
+@pytest.mark.slow
 async def test_waiting_for_the_model_is_not_counted_as_the_agents_time(tmp_path: Path) -> None:
     async def slow(asked: Asked) -> str:
         await asyncio.sleep(0.1)

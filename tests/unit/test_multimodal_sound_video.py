@@ -127,6 +127,7 @@ def test_the_place_where_a_video_was_made_is_not_told() -> None:
     assert "52.5" not in repr(tags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "mpeg4"), ("webm", "libvpx"), ("avi", "mpeg4")])
 def test_scenes_change_where_the_picture_does(container: str, codec: str) -> None:
     content = made.video_file(
@@ -167,6 +168,7 @@ def test_a_long_video_is_looked_at_by_its_key_frames_and_says_so(monkeypatch: py
     assert analysis["metadata"]["decoded_frames"] < 20
 
 
+@pytest.mark.slow
 def test_a_video_that_breaks_off_is_read_as_far_as_it_goes_and_says_so() -> None:
     whole = made.video_file(seconds=5.0, container="webm", codec="libvpx")
     with streams(whole[: len(whole) // 3]) as found:

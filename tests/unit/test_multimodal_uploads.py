@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from modules.core.clock import new_hex
 from modules.core.errors import NotFound, StorageError, ValidationError
 from modules.core.storage import FlatFiles
 from modules.multimodal.errors import MediaTooLarge
@@ -31,11 +32,17 @@ def files(tmp_path: Path) -> FlatFiles:
 
 @pytest.fixture
 def uploads(files: FlatFiles) -> Uploads:
-    return Uploads(files, max_user_bytes=1000)
+    return Uploads(files, max_bytes=1000, max_user_bytes=1000)
 
 
 def add(uploads: Uploads, user: str = "ada", content: bytes = PNG, name: str = "a.png") -> Upload:
-    return uploads.add(user, content, name=name, found=FORMATS["png"], now=NOW)
+    arriving = uploads.spool.arriving(user, new_hex())
+    arriving.end([content])
+    try:
+        arrived = uploads.examined(user, arriving.spooled, found=FORMATS["png"])
+        return uploads.add(user, arrived, name=name, now=NOW)
+    finally:
+        arriving.remove()
 
 
 def test_an_upload_comes_back_as_it_was(uploads: Uploads) -> None:
@@ -89,13 +96,13 @@ def test_what_is_no_id_is_refused_before_the_disk_is_asked(media_id: str, upload
 
 
 def test_a_user_keeps_no_more_than_is_allowed_and_deleting_makes_room(files: FlatFiles) -> None:
-    uploads = Uploads(files, max_user_bytes=40)
+    uploads = Uploads(files, max_bytes=40, max_user_bytes=40)
     first = add(uploads, content=b"1" * 30, name="1")
     with pytest.raises(MediaTooLarge, match="delete some"):
         add(uploads, content=b"2" * 20, name="2")
     # What was there before a restart counts too.
     with pytest.raises(MediaTooLarge):
-        add(Uploads(files, max_user_bytes=40), content=b"2" * 20, name="2")
+        add(Uploads(files, max_bytes=40, max_user_bytes=40), content=b"2" * 20, name="2")
     add(uploads, content=b"1" * 30, name="another name takes no room")
     uploads.delete("ada", first.id)
     add(uploads, "eve", content=b"3" * 20)

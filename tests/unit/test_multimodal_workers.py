@@ -19,12 +19,14 @@ pytest.importorskip("av", reason="needs the extra multimodal")
 pytest.importorskip("soundfile", reason="needs the extra audio")
 
 from modules.core.errors import Unavailable
+from modules.core.memory_file import memory_file
 from modules.multimodal.errors import DecoderAway, DecoderFailed, MediaDamaged, MediaTooSlow
-from modules.multimodal.memory_file import memory_file
 from modules.multimodal.settings import MediaLimits
 from modules.multimodal.workers import Patience, Worker, WorkerPool
 from tests.hostile_media import noisy_image
 from tests.media_files import image_file
+
+pytestmark = pytest.mark.slow
 
 PATIENT = Patience(30.0, 30.0)
 MOST = 100_000_000
@@ -41,13 +43,13 @@ SLOW = asked(*[{"type": "rotate", "degrees": 7.0, "expand": False}] * 32, decode
 
 @pytest.fixture(scope="module")
 def slow_file() -> Iterator[int]:
-    with memory_file(noisy_image(5000), max_bytes=MOST) as fd:
+    with memory_file(noisy_image(5000)) as fd:
         yield fd
 
 
 @pytest.fixture
 def small_file() -> Iterator[int]:
-    with memory_file(image_file(), max_bytes=MOST) as fd:
+    with memory_file(image_file()) as fd:
         yield fd
 
 

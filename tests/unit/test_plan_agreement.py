@@ -41,6 +41,11 @@ SAME = (
 )
 
 
+@pytest.fixture(autouse=True)
+def everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("migration.plan.check_dependencies", list)
+
+
 def figures(settings: RunSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """Of the plan and of the run."""
     planned = make_plan(settings).to_json()

@@ -39,6 +39,7 @@ async def test_a_document_is_found_as_soon_as_it_is_in_and_is_cited_where_it_sta
     assert best.word_score is not None
 
 
+@pytest.mark.slow
 async def test_a_page_of_a_pdf_is_part_of_its_citation(rag: RagModule) -> None:
     await rag.add_document(
         pdf("Nothing of note", "The cassowary cannot fly"), name="birds.pdf", chunking_strategy="fixed"
@@ -67,6 +68,7 @@ async def test_nobody_finds_what_is_another_users(rag: RagModule) -> None:
         await rag.search_knowledge("cloves", filters={"user_id": "ann"}, user_id="bob")
 
 
+@pytest.mark.slow
 async def test_a_search_within_a_session_finds_its_documents_and_those_of_no_session(rag: RagModule) -> None:
     for session, text in (("s1", b"apples in one"), ("s2", b"apples in two"), (None, b"apples in none")):
         await rag.add_document(text, name=f"{session}.txt", session_id=session)
@@ -76,6 +78,7 @@ async def test_a_search_within_a_session_finds_its_documents_and_those_of_no_ses
     assert texts_of(exact) == ["apples in one"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
@@ -110,6 +113,7 @@ async def test_a_filter_that_is_none_is_refused(rag: RagModule, filters: object)
         await rag.search_knowledge("pears", filters=filters)
 
 
+@pytest.mark.slow
 async def test_adding_the_same_again_changes_nothing_and_adding_it_otherwise_is_another_document(
     rag: RagModule,
 ) -> None:
@@ -149,6 +153,7 @@ async def test_of_an_erased_user_no_byte_is_left_and_of_others_all(rag: RagModul
     assert (await rag.erase_user("ann")).documents == 0
 
 
+@pytest.mark.slow
 async def test_what_is_being_read_while_its_user_is_erased_is_not_put_in_afterwards(
     rag: RagModule, tmp_path: Path
 ) -> None:
@@ -160,6 +165,7 @@ async def test_what_is_being_read_while_its_user_is_erased_is_not_put_in_afterwa
     assert files_with(tmp_path, "nutmeg") == []
 
 
+@pytest.mark.slow
 async def test_an_export_has_everything(rag: RagModule) -> None:
     added = await rag.add_document(SPICE, {"a": 1}, name="spice.txt", user_id="ann", session_id="s")
     exported = await rag.export_user("ann")
@@ -169,6 +175,7 @@ async def test_an_export_has_everything(rag: RagModule) -> None:
     assert document["chunks"][0]["text"] == SPICE.decode()
 
 
+@pytest.mark.slow
 async def test_everything_is_there_after_a_restart(tmp_path: Path, model: HashedWords) -> None:
     first = await opened(tmp_path, model)
     added = await first.add_document(SPICE, {"a": [1]}, name="spice.txt", user_id="ann", session_id="s")
@@ -183,6 +190,7 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path, model: Hashed
     await second.close()
 
 
+@pytest.mark.slow
 async def test_without_a_model_search_goes_by_words_and_vectors_come_with_one(
     tmp_path: Path, model: HashedWords
 ) -> None:
@@ -204,6 +212,7 @@ async def test_without_a_model_search_goes_by_words_and_vectors_come_with_one(
     await embedding.close()
 
 
+@pytest.mark.slow
 async def test_while_the_model_is_away_search_goes_by_words(rag: RagModule, model: HashedWords) -> None:
     await rag.add_document(SPICE, name="spice.txt")
     model.is_away = True
@@ -211,6 +220,7 @@ async def test_while_the_model_is_away_search_goes_by_words(rag: RagModule, mode
     assert found.similarity is None
 
 
+@pytest.mark.slow
 async def test_a_context_is_within_its_tokens_and_says_what_each_mark_stands_for(rag: RagModule) -> None:
     for number in range(20):
         await rag.add_document(f"Fact {number} about cloves: {'they smell. ' * 20}".encode(), name=f"fact{number}.txt")
@@ -223,6 +233,7 @@ async def test_a_context_is_within_its_tokens_and_says_what_each_mark_stands_for
     assert 0 < short.tokens <= 30
 
 
+@pytest.mark.slow
 async def test_a_quote_is_checked_against_its_source(rag: RagModule) -> None:
     added = await rag.add_document(SPICE, name="spice.txt")
     right = await rag.verify_source(added.id, "Nutmeg  comes from\nthe Banda islands")
@@ -232,6 +243,7 @@ async def test_a_quote_is_checked_against_its_source(rag: RagModule) -> None:
     assert not (await rag.verify_source(added.id, "Cloves", start=500, end=600)).stands
 
 
+@pytest.mark.slow
 async def test_documents_are_listed_page_by_page(rag: RagModule) -> None:
     added = [
         await rag.add_document(f"text {n}".encode(), name=f"{n}.txt", session_id="s" if n % 2 else None)
@@ -248,6 +260,7 @@ async def test_documents_are_listed_page_by_page(rag: RagModule) -> None:
     assert len((await rag.list_documents(session_id="s")).documents) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "given", "error"),
     [
@@ -290,6 +303,7 @@ async def test_arguments_that_mean_nothing_are_refused(rag: RagModule, call: str
         await getattr(rag, call)(**given)
 
 
+@pytest.mark.slow
 async def test_a_file_is_taken_by_its_path_where_that_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out.txt").write_text("outside")
@@ -303,6 +317,7 @@ async def test_a_file_is_taken_by_its_path_where_that_is_allowed(tmp_path: Path)
     await rag.close()
 
 
+@pytest.mark.slow
 async def test_a_user_may_have_no_more_documents_than_the_settings_say(tmp_path: Path) -> None:
     rag = await opened(tmp_path, max_documents_per_user=2)
     for number in range(2):
@@ -331,6 +346,7 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict) -> None:
         RagModule(settings)
 
 
+@pytest.mark.slow
 async def test_adds_searches_and_deletes_at_once_lose_nothing(rag: RagModule) -> None:
     first = await asyncio.gather(*(rag.add_document(f"melon {n} ripe".encode(), name=f"{n}.txt") for n in range(20)))
 
@@ -349,6 +365,7 @@ async def test_adds_searches_and_deletes_at_once_lose_nothing(rag: RagModule) ->
     assert len(found) == 30
 
 
+@pytest.mark.slow
 async def test_users_beyond_the_number_held_open_are_closed_and_opened_again(
     tmp_path: Path, model: HashedWords
 ) -> None:

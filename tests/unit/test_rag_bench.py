@@ -44,6 +44,7 @@ def test_quality_is_the_share_of_the_first_five_and_the_mean_of_the_reciprocal_r
     assert (quality.recall, quality.mrr) == (0.5, pytest.approx((1 + 1 / 2 + 1 / 6) / 4))
 
 
+@pytest.mark.slow
 async def test_quality_is_measured_through_the_module(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(MODULE)
     cases = [
@@ -55,6 +56,7 @@ async def test_quality_is_measured_through_the_module(tmp_path: Path) -> None:
     assert set(chosen) == {"vector_weight", "rank_constant"}
 
 
+@pytest.mark.slow
 def test_a_small_run_measures_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["--sizes", "300", "--runs", "1", "--documents", "2", "--without", "chromadb,lancedb"]
     assert bench_rag.main([*arguments, "--json", str(tmp_path / "figures")]) == 0

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modules.core.errors import ValidationError
 from modules.rag.chunking import Cutting, spans_of
 from modules.rag.settings import STRATEGIES
+from tests.examples import examples
 
 
 def embed(texts):
@@ -29,7 +30,7 @@ texts = st.text(alphabet=st.sampled_from("ab c.\n!é日 \u2028"), max_size=600)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(text=texts, size=st.integers(20, 120), overlap=st.integers(0, 19))
 def test_every_character_that_is_not_blank_is_in_a_chunk(strategy: str, text: str, size: int, overlap: int) -> None:
     spans = spans_of(text, Cutting(strategy, size, overlap), embed)

@@ -16,6 +16,8 @@ from modules.core.errors import NotFound
 from modules.core.storage import FlatFileStorage
 from modules.rag import RagModule, UnsupportedDocument
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, Any] = {
     "modules": {
         "rag": {"enabled": True, "shards": 2, "embedding": {"provider": "none"}},

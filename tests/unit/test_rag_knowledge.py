@@ -139,6 +139,7 @@ async def test_indexing_anew_moves_a_document_whole(places: Places) -> None:
     assert (hit.citation.title, len(knowledge)) == ("new title", 11)
 
 
+@pytest.mark.slow
 async def test_a_full_part_is_searched_by_less_and_finds_the_same(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +207,7 @@ async def test_words_that_were_lost_are_made_again(places: Places) -> None:
     assert await found(reopened(places, {f"d{number}" for number in range(4)}), "apple") == {"d0", "d1", "d2", "d3"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"),
     [

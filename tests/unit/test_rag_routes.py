@@ -52,6 +52,7 @@ async def test_a_document_is_taken_in_found_given_back_and_deleted(here: Served)
     assert await searched(here, "rent") == []
 
 
+@pytest.mark.slow
 async def test_another_users_documents_are_not_found(here: Served) -> None:
     document = await added(here, b"private figs", "figs.txt", "bob")
     assert await searched(here, "figs") == []
@@ -61,6 +62,7 @@ async def test_another_users_documents_are_not_found(here: Served) -> None:
     assert (await here.client.get("/v1/documents", params={"user_id": "ada"})).json()["data"] == []
 
 
+@pytest.mark.slow
 async def test_documents_are_listed_page_by_page(here: Served) -> None:
     for number in range(3):
         await added(here, b"text", f"{number}.txt", session_id="s" if number else "t")
@@ -72,6 +74,7 @@ async def test_documents_are_listed_page_by_page(here: Served) -> None:
     assert len(own["data"]) == 2
 
 
+@pytest.mark.slow
 async def test_a_context_has_its_citations_and_the_index_its_figures(here: Served) -> None:
     await added(here, b"The rent is due on the first", "lease.txt")
     context = (await here.client.post("/v1/search/context", json={"user_id": "ada", "query": "rent"})).json()
@@ -118,6 +121,7 @@ async def test_a_search_that_means_nothing_is_a_bad_request(here: Served, path: 
     assert (await here.client.post(path, json={"user_id": "ada", **body})).status_code == 400
 
 
+@pytest.mark.slow
 async def test_documents_are_part_of_what_is_exported_and_erased(here: Served, tmp_path: Path) -> None:
     await added(here, b"private figs", "figs.txt")
     exported = (await here.client.get("/v1/users/ada/export")).json()

@@ -17,6 +17,8 @@ from modules.core.errors import NotFound, ValidationError
 from modules.rag import RagModule
 from tests.rag_documents import HashedWords, files_with, opened
 
+pytestmark = pytest.mark.slow
+
 OWNER, LOOSE = "lukas", "nora"
 
 

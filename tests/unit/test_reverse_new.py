@@ -425,6 +425,7 @@ class CutShort:
             yield function(item)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", range(6))
 async def test_an_interrupted_way_back_goes_on_and_ends_the_same(batches: int, tmp_path: Path) -> None:
     write_sample(tmp_path / "v2", users=2)

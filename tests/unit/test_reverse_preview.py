@@ -46,7 +46,9 @@ LOST = {
     "multi_agent/agents/a.json": "agents",
     "tool_use/tools.json": "tools",
     "trace_logger/2026/01.jsonl": "traces",
-    "multimodal/cache/x": "other",
+    "multimodal/cache/x": "media",
+    "topic_router/topics/t.json": "routing",
+    ".platform/incoming/rag/0": "platform",
     "note.txt": "other",
 }
 

@@ -59,6 +59,7 @@ async def with_key(here: Served, keyring: Keyring, *scopes: str, user: str | Non
     return headers
 
 
+@pytest.mark.slow
 async def test_without_a_key_only_what_is_nobodys_is_shown(locked: Served) -> None:
     for path in ("/health", "/ready", "/health/modules/memory", "/openapi.json", "/", "/console/console.js"):
         assert (await locked.client.get(path)).status_code == 200, path
@@ -182,6 +183,7 @@ async def test_a_change_on_behalf_of_a_foreign_page_is_refused(tmp_path: Path, o
         assert own.status_code == 201
 
 
+@pytest.mark.slow
 async def test_the_document_says_where_a_key_is_needed(locked: Served, tmp_path: Path) -> None:
     document = (await locked.client.get("/openapi.json")).json()
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"

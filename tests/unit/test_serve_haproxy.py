@@ -204,6 +204,7 @@ async def test_a_replica_that_hangs_up_is_told_of_in_the_applications_words(dire
     assert answer.headers["x-request-id"] == "mine-2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "headers", "asked"),
     [("GET", {}, 2), ("POST", {"Idempotency-Key": "k"}, 2), ("POST", {}, 1), ("DELETE", {}, 1), ("PATCH", {}, 1)],

@@ -72,6 +72,7 @@ async def test_a_run_that_broke_off_is_interrupted(here: Served, state: State) -
     assert (run["id"], run["state"], run["progress"]["users"]) == ("run-000003", "interrupted", 4)
 
 
+@pytest.mark.slow
 async def test_a_run_under_way_is_followed_live(here: Served, state: State) -> None:
     note(state, 1, "running")
     state.write_status(progress(1))

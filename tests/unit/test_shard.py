@@ -19,6 +19,7 @@ from migration.shard import Shard, ShardPlan, Totals, WorkError
 from migration.target import TargetError
 from migration.unit import COUNTS
 from migration.worker import Item, Result, Task
+from tests.examples import examples
 
 
 def plan(folder: Path, items: tuple[Item, ...] | None, shard: int = 0, shards: int = 1, source: str = "") -> ShardPlan:
@@ -98,7 +99,7 @@ class Lot:
 
 
 @given(st.data(), st.integers(0, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_what_is_left_or_lost_is_done_in_the_end_and_nothing_twice(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int
 ) -> None:

@@ -13,6 +13,7 @@ from modules.core.storage import FlatFiles
 from modules.text_chat import answer_history
 from modules.text_chat.answer_history import RecentMessages
 from modules.text_chat.message_log import MessageLog
+from tests.examples import examples
 
 KEY = "text_chat/sessions/ann/s/messages.jsonl"
 
@@ -136,7 +137,7 @@ def test_two_that_read_at_the_same_time_do_not_get_in_each_other_s_way(chat, mon
     assert chat.ids() == [f"m{number}" for number in range(49, -1, -1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     steps=st.lists(
         st.tuples(

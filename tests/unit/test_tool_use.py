@@ -224,6 +224,7 @@ async def test_a_time_that_is_none_is_refused(tmp_path: Path, timeout: Any) -> N
             await module.execute_tool("tool", timeout=timeout)
 
 
+@pytest.mark.slow
 async def test_a_tool_has_a_time_of_its_own(tmp_path: Path) -> None:
     async with running(tmp_path, {"timeouts": {"call_seconds": 0.1}}) as module:
         module.add_function("test:later", later)
@@ -269,6 +270,7 @@ async def test_a_tool_that_says_no_is_not_taken_for_one_that_fails(tmp_path: Pat
                     await module.execute_tool("tool")
 
 
+@pytest.mark.slow
 async def test_costs_are_counted_for_what_left_and_not_for_what_did_not(tmp_path: Path) -> None:
     async with LoopbackServer(lambda request: json_reply(1)) as server:
         where = server.where

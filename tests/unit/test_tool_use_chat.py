@@ -174,6 +174,7 @@ async def test_several_calls_are_made_at_once_and_given_back_in_order(tmp_path: 
     assert ids == ["c0", "c1", "c2", "c3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
@@ -215,6 +216,7 @@ async def test_more_calls_than_allowed_at_a_time_are_answered_with_a_refusal(tmp
     assert results == ["a"] * MOST_CALLS + [f"Error (too_many): at most {MOST_CALLS} calls at a time"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("session", "names"),
     [({}, ["shorten"]), ({"tools": ["hidden"]}, ["hidden"]), ({"tools": []}, None), ({"tools": False}, None)],

@@ -99,6 +99,7 @@ async def test_json_that_is_none_is_an_error(tmp_path: Path, body: bytes) -> Non
     assert isinstance(result, ToolAnswerInvalid)
 
 
+@pytest.mark.slow
 async def test_a_long_answer_is_cut_while_it_is_read(tmp_path: Path) -> None:
     size = 50_000_000
     result, _ = await call(
@@ -175,6 +176,7 @@ async def test_a_closed_port_is_no_connection_and_tried_again(tmp_path: Path) ->
     assert heard.of("tool.error")[0]["attempts"] == 3, "nothing had been sent, so even a POST is tried again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "idempotent", "attempts"),
     [("GET", None, 3), ("POST", None, 1), ("POST", True, 3), ("GET", False, 1), ("DELETE", None, 3)],

@@ -168,6 +168,7 @@ async def test_a_chain_is_kept_run_and_removed(here: Served) -> None:
     assert (await here.client.delete("/v1/tool_chains/twice", params={"user_id": "ada"})).status_code == 404
 
 
+@pytest.mark.slow
 async def test_for_everybody_takes_an_administrator(tmp_path: Path) -> None:
     keys = KeyFile(tmp_path / "keys.json")
 

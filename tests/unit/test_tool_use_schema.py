@@ -10,6 +10,8 @@ import pytest
 from modules.core.errors import Unavailable, ValidationError
 from modules.tool_use.schema_check import SchemaCheck
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def check() -> AsyncIterator[SchemaCheck]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,11 @@ from modules.tool_use import ToolError, ToolUseModule
 from modules.tool_use.errors import AddressRefused
 from tests.tool_use_parts import SECRET, LoopbackServer, Names, reply, running
 
-# Every port is allowed, so that it is the address and nothing else that is refused.
-ANY_PORT = {"allowed_ports": list(range(1, 65_536)), "retries": {"max_attempts": 1}}
+
+def allowing(*ports: int, **more: Any) -> dict[str, Any]:
+    """Settings with these ports allowed, so that it is the address and nothing else that is refused."""
+    return {"allowed_ports": [80, 443, *ports], "retries": {"max_attempts": 1}, **more}
+
 
 # {port} is the port of a server that listens on 127.0.0.1, or on ::1.
 V4 = [
@@ -104,7 +108,7 @@ async def attempt(module: ToolUseModule, endpoint: str) -> None:
 
 @pytest.mark.parametrize("endpoint", V4)
 async def test_loopback_is_not_reached(endpoint: str, loopback: LoopbackServer, tmp_path: Path) -> None:
-    async with running(tmp_path, ANY_PORT, resolve=LYING) as module:
+    async with running(tmp_path, allowing(loopback.port), resolve=LYING) as module:
         with pytest.raises(ValidationError) as caught:
             await attempt(module, endpoint.replace("{port}", str(loopback.port)))
     assert caught.value.param == "endpoint"
@@ -112,7 +116,10 @@ async def test_loopback_is_not_reached(endpoint: str, loopback: LoopbackServer, 
 
 
 async def test_loopback_of_ipv6_is_not_reached(tmp_path: Path) -> None:
-    async with LoopbackServer(host="::1") as server, running(tmp_path, ANY_PORT, resolve=LYING) as module:
+    async with (
+        LoopbackServer(host="::1") as server,
+        running(tmp_path, allowing(server.port), resolve=LYING) as module,
+    ):
         for host in ("[::1]", "[0:0:0:0:0:0:0:1]", "[::0001]"):
             with pytest.raises(AddressRefused, match="loopback"):
                 await attempt(module, f"http://{host}:{server.port}/")
@@ -121,7 +128,7 @@ async def test_loopback_of_ipv6_is_not_reached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("endpoint", NOT_HERE)
 async def test_what_is_not_public_is_refused(endpoint: str, tmp_path: Path) -> None:
-    async with running(tmp_path, ANY_PORT, resolve=LYING) as module:
+    async with running(tmp_path, allowing(), resolve=LYING) as module:
         with pytest.raises(AddressRefused, match="not public"):
             await attempt(module, endpoint)
 
@@ -131,7 +138,7 @@ async def test_a_name_that_answers_differently_the_second_time_is_refused(
 ) -> None:
     names = Names(rebind_example_com=[["8.8.8.8"], ["127.0.0.1"]])
     assert await names("rebind.example.com", 80) == ["8.8.8.8"], "who looked before the call saw a public address"
-    async with running(tmp_path, ANY_PORT, resolve=names) as module:
+    async with running(tmp_path, allowing(loopback.port), resolve=names) as module:
         with pytest.raises(AddressRefused, match="loopback"):
             await attempt(module, f"http://rebind.example.com:{loopback.port}/")
     assert loopback.connections == 0
@@ -140,7 +147,7 @@ async def test_a_name_that_answers_differently_the_second_time_is_refused(
 async def test_the_connection_goes_to_the_address_that_was_judged(loopback: LoopbackServer, tmp_path: Path) -> None:
     """One lookup for one connection: there is no second answer to fall for."""
     names = Names(once_internal=[["127.0.0.1"], ["169.254.169.254"]])
-    config = {**ANY_PORT, "internal_hosts": [f"once.internal:{loopback.port}"]}
+    config = allowing(loopback.port, internal_hosts=[f"once.internal:{loopback.port}"])
     async with running(tmp_path, config, resolve=names) as module:
         await attempt(module, f"http://once.internal:{loopback.port}/")
     assert names.asked == ["once.internal"]
@@ -149,7 +156,7 @@ async def test_the_connection_goes_to_the_address_that_was_judged(loopback: Loop
 
 async def test_a_name_with_a_public_and_a_private_address_is_refused(loopback: LoopbackServer, tmp_path: Path) -> None:
     names = Names(both_example_com=[["8.8.8.8", "127.0.0.1"]])
-    async with running(tmp_path, ANY_PORT, resolve=names) as module:
+    async with running(tmp_path, allowing(loopback.port), resolve=names) as module:
         with pytest.raises(AddressRefused, match="loopback"):
             await attempt(module, f"http://both.example.com:{loopback.port}/")
     assert loopback.connections == 0
@@ -165,7 +172,7 @@ async def test_a_redirect_does_not_lead_there_either(
 ) -> None:
     answer = reply(status, Location=location.replace("{port}", str(loopback.port)))
     async with LoopbackServer(lambda request: answer) as gate:
-        config = {**ANY_PORT, "internal_hosts": [gate.where]}
+        config = allowing(loopback.port, internal_hosts=[gate.where])
         async with running(tmp_path, config, resolve=LYING) as module:
             with pytest.raises(ToolError):
                 await attempt(module, f"http://{gate.where}/")
@@ -177,7 +184,7 @@ async def test_a_redirect_to_a_blocked_domain_is_refused(loopback: LoopbackServe
     names = Names(evil_example_com=[["127.0.0.1"]])
     async with LoopbackServer(lambda request: reply(302, Location=f"http://evil.example.com:{loopback.port}/")) as gate:
         hosts = [gate.where, f"evil.example.com:{loopback.port}"]
-        config = {**ANY_PORT, "internal_hosts": hosts, "blocked_domains": ["evil.example.com"]}
+        config = allowing(loopback.port, internal_hosts=hosts, blocked_domains=["evil.example.com"])
         async with running(tmp_path, config, resolve=names) as module:
             with pytest.raises(AddressRefused, match="blocked"):
                 await attempt(module, f"http://{gate.where}/")
@@ -185,7 +192,7 @@ async def test_a_redirect_to_a_blocked_domain_is_refused(loopback: LoopbackServe
 
 
 async def test_a_parameter_cannot_become_the_host(loopback: LoopbackServer, tmp_path: Path) -> None:
-    async with running(tmp_path, {**ANY_PORT, "internal_hosts": [loopback.where]}, resolve=LYING) as module:
+    async with running(tmp_path, allowing(internal_hosts=[loopback.where]), resolve=LYING) as module:
         await module.register_tool("files", f"http://{loopback.where}/files/{{name}}", metadata={"method": "GET"})
         for name in ("@evil.com/", "//evil.com", "../../admin", "..", "?x=1", "#", "a\r\nHost: evil.com", "%2e%2e/x"):
             try:
@@ -204,7 +211,7 @@ async def test_the_environment_names_no_proxy(
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://{loopback.where}")
     names = Names(public_example_com=[["127.0.0.1"]])
-    async with running(tmp_path, ANY_PORT, resolve=names) as module:
+    async with running(tmp_path, allowing(), resolve=names) as module:
         with pytest.raises(AddressRefused, match="loopback"):
             await attempt(module, "http://public.example.com/")
     assert loopback.connections == 0
@@ -212,7 +219,7 @@ async def test_the_environment_names_no_proxy(
 
 async def test_what_is_refused_tells_nothing_of_what_is_there(loopback: LoopbackServer, tmp_path: Path) -> None:
     """An open port and a closed one look alike, so nobody can map a network by asking."""
-    async with running(tmp_path, ANY_PORT, resolve=LYING) as module:
+    async with running(tmp_path, allowing(loopback.port, 1), resolve=LYING) as module:
         said = []
         for port in (loopback.port, 1):
             with pytest.raises(AddressRefused) as caught:

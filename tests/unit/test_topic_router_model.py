@@ -23,6 +23,7 @@ from modules.topic_router.classification import (
 from modules.topic_router.features import HASHED, content_of, hashed, rarity, rows_of
 from modules.topic_router.topic_model import learnable, trained
 from modules.topic_router.topics import are_related, check_topic, check_topics, lies_within, lineage, with_ancestors
+from tests.examples import examples
 
 PENALTY = 0.01
 
@@ -102,7 +103,7 @@ def test_with_fewer_rows_than_features_the_fit_is_the_same():
 # -- calibration ----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.integers(0, 1000), st.floats(0.3, 4), st.floats(-2, 2))
 def test_scores_come_to_mean_what_they_say(seed, stretch, shift):
     """Logits that are stretched and shifted are set right, whatever was done to them."""
@@ -117,7 +118,7 @@ def test_scores_come_to_mean_what_they_say(seed, stretch, shift):
 
 
 @given(st.integers(0, 1000))
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 def test_a_surer_logit_never_means_a_lower_score(seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(60, 3)).astype(np.float32)

@@ -362,6 +362,7 @@ async def test_a_user_that_comes_back_after_an_erasure_is_traced_again(world: Wo
     assert len((await world.module.list_traces(user_id="ann")).traces) == 1
 
 
+@pytest.mark.slow
 async def test_it_works_with_the_loader_and_measures_the_other_modules_in_the_process(tmp_path: Path) -> None:
     config = {
         "modules": {"trace_logger": {"enabled": True}, "text_chat": {"enabled": True}},
@@ -435,6 +436,7 @@ async def test_spans_reach_the_collector_as_opentelemetry_has_them() -> None:
     assert export.sent == 1
 
 
+@pytest.mark.slow
 async def test_what_a_collector_does_not_take_is_counted_and_the_rest_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     collector = Collector("FAILURE", "broken")
     export = OtlpExport("http://127.0.0.1:1", max_waiting=2, make=lambda address: collector)

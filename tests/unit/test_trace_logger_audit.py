@@ -19,6 +19,7 @@ from modules.trace_logger.audit_chain import HEAD, ROOT, Head
 from modules.trace_logger.audit_check import AuditReport, verify
 from modules.trace_logger.audit_trail import AuditDraft, AuditTrail
 from modules.trace_logger.audit_writer import AuditWriter
+from tests.examples import examples
 
 CHAIN = f"{ROOT}/2024-01.jsonl"
 
@@ -91,7 +92,7 @@ def test_the_chain_names_no_user_and_holds_no_content(files: FlatFiles) -> None:
     assert not any(word in chain for word in (b"ann", b"bob", b"tool:1", b"number"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(150))
 @given(data=st.data())
 def test_any_changed_byte_is_found_and_its_line_named(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -259,6 +260,7 @@ def test_one_process_writes_at_a_time(files: FlatFiles) -> None:
     AuditTrail(files, Clock()).close()
 
 
+@pytest.mark.slow
 def test_entries_that_were_acknowledged_survive_a_killed_process(tmp_path: Path) -> None:
     code = (
         "import sys; from modules.core.clock import SystemClock; from modules.core.storage import FlatFiles\n"

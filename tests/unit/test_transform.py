@@ -30,6 +30,7 @@ from migration.transform import (
     shared_conversation,
     title_of,
 )
+from tests.examples import examples
 
 PATH = "users/ada/chat_session_20250801_100000"
 SESSION = "chat_session_20250801_100000"
@@ -71,7 +72,7 @@ def session_texts(draw: st.DrawFn) -> str:
 
 
 @given(session_texts(), st.sampled_from([SESSION, "panel_session_1", "other"]))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_the_short_way_for_sessions_gives_the_same_bytes(text: str, session: str) -> None:
     plain = plain_session(text.encode())
     if plain is None:
@@ -92,7 +93,7 @@ def profile_texts(draw: st.DrawFn) -> str:
 
 
 @given(profile_texts())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_the_short_way_for_profiles_gives_the_same_bytes(text: str) -> None:
     plain = plain_profile(text.encode(), "ada", "users/ada/profile.json")
     if plain is None:

@@ -14,6 +14,7 @@ from migration.verify.messages import MessageRules, found_lines, transcript
 from migration.verify.names import Name, component, derived_message_id, document_id, is_usual
 from migration.verify.plain import PlainProver
 from migration.verify.timestamps import carries_offset, is_moment
+from tests.examples import examples
 from tests.unit.test_validate_pair import FIRST, line, lines, metadata, new_profile, profile, record
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -77,7 +78,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON), st.sampled_from([None, 1, "\t"]), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_members_are_those_of_a_decoder_and_their_spans_those_of_the_text(
     value: dict[str, object], indent: int | str | None, ascii_only: bool
 ) -> None:
@@ -91,7 +92,7 @@ def test_members_are_those_of_a_decoder_and_their_spans_those_of_the_text(
 
 
 @given(st.dictionaries(st.text(max_size=3), JSON, max_size=3), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_text_with_a_byte_changed_is_an_object_exactly_when_a_decoder_says_so(
     value: dict[str, object], data: st.DataObject
 ) -> None:
@@ -395,7 +396,7 @@ def test_a_profile_that_differs_is_not_proved(text: str, other: str) -> None:
 @given(
     st.lists(st.dictionaries(st.sampled_from(["message_id", "id", "metadata", "role"]), JSON, min_size=1), min_size=1)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_whatever_is_proved_is_also_equal_by_the_close_look(records: list[dict[str, object]]) -> None:
     old = lines(*(json.dumps(record, ensure_ascii=False) for record in records)).encode("utf-8", "surrogatepass")
     target = old.replace(b'"message_id":', b'"id":')

@@ -63,6 +63,7 @@ def test_a_corruption_is_found(name: str, tmp_path: Path) -> None:
     assert all(len(finding.expected) <= 40 and len(finding.found) <= 40 for finding in report.findings)
 
 
+@pytest.mark.slow
 def test_the_source_root_is_of_the_source_alone(tmp_path: Path) -> None:
     roots = {make_pair(tmp_path / "whole").validator().report().root.source}
     # only the target says in which order the messages of parts stand
