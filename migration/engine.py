@@ -238,6 +238,8 @@ class Engine:
 
     def _with_redone(self, merges: Sequence[Item]) -> list[Item]:
         """The items, each with whether the ledger has something newer about its home than about itself."""
+        if not merges:
+            return []
         homes = {item: Item("user", item.extra[0]).span for item in merges if item.extra[0] is not None}
         spans = {(span.kind, span.name) for item in merges for span in (item.span, homes.get(item, item.span))}
         places = index(self.state.ledger, lambda kind, name: (kind, name) in spans)

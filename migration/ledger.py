@@ -15,7 +15,6 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import msgpack
@@ -57,6 +56,7 @@ class Place(NamedTuple):
     order: tuple[int, int]
     journal: str
     offset: int
+    size: int
     low: bytes | None
     high: bytes | None
 
@@ -80,8 +80,11 @@ def encode_record(span: Span, run: int, phase: int, units: Iterable[Unit]) -> by
     header: bytes = msgpack.packb([*span, run, phase])
     body = _encode(list(units))
     payload = struct.pack("<H", len(header)) + header + body
-    length = len(payload)
-    return _HEAD.pack(length, _check(length), xxhash.xxh3_64_intdigest(payload)) + payload
+    return _HEAD.pack(*_head_of(payload)) + payload
+
+
+def _head_of(payload: bytes) -> tuple[int, int, int]:
+    return len(payload), _check(len(payload)), xxhash.xxh3_64_intdigest(payload)
 
 
 def _check(length: int) -> int:
@@ -137,29 +140,42 @@ def index(directory: str, wanted: Callable[[str, bytes], bool]) -> dict[tuple[st
     """Where the records of the wanted spans stand: memory for each span, never for its units."""
     places: dict[tuple[str, bytes], list[Place]] = {}
     for journal in journals(directory):
-        for offset, header, _ in _records(journal):
+        for offset, header, payload in _records(journal):
             kind, name, low, high, run, phase = msgpack.unpackb(header)
             if wanted(kind, name):
-                places.setdefault((kind, name), []).append(Place((run, phase), journal, offset, low, high))
+                size = _HEAD.size + len(payload)
+                places.setdefault((kind, name), []).append(Place((run, phase), journal, offset, size, low, high))
     return places
 
 
-def units_at(places: Iterable[Place], low: bytes | None = None, high: bytes | None = None) -> dict[str, Unit]:
-    """The latest units of a span, by name, from the records that can hold some between *low* and *high*."""
-    units: dict[str, Unit] = {}
-    for place in sorted(places):
-        if _is_apart(place, low, high):
-            continue
-        fd = os.open(place.journal, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.lseek(fd, place.offset, os.SEEK_SET)
-            _, payload = _read_record(partial(_read_fully, fd), place.journal)
-        finally:
-            os.close(fd)
-        if payload is None:
-            raise LedgerError(place.journal, f"no record at {place.offset}")
-        units.update({unit.name: unit for unit in _units_of(payload)})
-    return {name: unit for name, unit in units.items() if not unit.is_removed}
+class LedgerReader:
+    """Reads records at their places; a journal that was opened once stays open until `close`."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def units_at(self, places: Iterable[Place], low: bytes | None = None, high: bytes | None = None) -> dict[str, Unit]:
+        """The latest units of a span, by name, from the records that can hold some between *low* and *high*."""
+        units: dict[str, Unit] = {}
+        for place in sorted(places):
+            if not _is_apart(place, low, high):
+                units.update({unit.name: unit for unit in _units_of(self._payload(place))})
+        return {name: unit for name, unit in units.items() if not unit.is_removed}
+
+    def _payload(self, place: Place) -> bytes:
+        fd = self._fds.get(place.journal)
+        if fd is None:
+            fd = self._fds[place.journal] = os.open(place.journal, os.O_RDONLY | os.O_CLOEXEC)
+        record = _read_fully(fd, place.offset, place.size)
+        if len(record) > _HEAD.size:
+            payload = record[_HEAD.size :]
+            if _HEAD.unpack_from(record) == _head_of(payload):
+                return payload
+        raise LedgerError(place.journal, f"no record at {place.offset}")
 
 
 def entries(directory: str) -> Iterator[Entry]:
@@ -199,9 +215,9 @@ def _records(journal: str) -> Iterator[tuple[int, bytes, bytes]]:
             offset += size
 
 
-def _read_fully(fd: int, size: int) -> bytes:
-    data = os.read(fd, size)
-    while len(data) < size and (more := os.read(fd, size - len(data))):
+def _read_fully(fd: int, offset: int, size: int) -> bytes:
+    data = os.pread(fd, size, offset)
+    while len(data) < size and (more := os.pread(fd, size - len(data), offset + len(data))):
         data += more
     return data
 

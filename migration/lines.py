@@ -212,8 +212,10 @@ def plain_messages(block: bytes) -> PlainMessages | None:
         return None
     if len(ids) != len(lines) or "" in ids:
         return None
-    if max(map(len, pieces)) >= 2 * MAX_DEPTH and any(_brackets(piece) >= MAX_DEPTH for piece in pieces):
-        return None  # possibly too deep: how deep the decoder goes is a matter of the interpreter
+    # Up to Python 3.11 the decoder goes no deeper than the interpreter, whose limit is that if nobody has raised it.
+    is_deep_refused = sys.version_info < (3, 12) and sys.getrecursionlimit() <= MAX_DEPTH
+    if not is_deep_refused and any(_brackets(line) > MAX_DEPTH for line in lines if len(line) >= 2 * MAX_DEPTH):
+        return None
     return PlainMessages(b'"id"'.join(pieces), ids)
 
 

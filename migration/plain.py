@@ -107,25 +107,17 @@ class PlainSessions:
         """Whether a child certainly holds just the files that *known* is of, as they were; False when in doubt."""
         if known.racy or known.version != TRANSFORM_VERSION or len(known.files) > 2 or not child.isascii():
             return False
-        files = known.files
-        missing = len(files)
         try:
-            with os.scandir(f"{self._path}/{child}") as entries:
-                for entry in entries:
-                    path = f"{child}/{entry.name}"
-                    for file in files:
-                        if file[0] == path:
-                            break
-                    else:
-                        return False
-                    status = entry.stat(follow_symlinks=False)
-                    same = status.st_size == file[1] and status.st_mtime_ns == file[2] and S_ISREG(status.st_mode)
-                    if not same:
-                        return False
-                    missing -= 1
-        except OSError:
+            # As many as are known, and each one that is known: so no other.
+            if len(os.listdir(f"{self._path}/{child}")) != len(known.files):
+                return False
+            for name, size, mtime_ns, _ in known.files:
+                status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+                if status.st_size != size or status.st_mtime_ns != mtime_ns or not S_ISREG(status.st_mode):
+                    return False
+        except (OSError, ValueError):  # a name that is not UTF-8 stands in the ledger with a NUL in it
             return False
-        return missing == 0
+        return True
 
     def migrate_profile(self, name: str) -> Unit | None:
         """The migrated profile, as the unit of what stands directly in the directory; None when it is not usual."""

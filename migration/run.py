@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 _RESTARTS_WITHOUT_PROGRESS = 20
 _RECENT_S = 10.0
+_RESULT_BYTES = 4 << 20  # several times what a task of plain sessions reports
 _HOME = Path(__file__).resolve().parents[1]
 
 
@@ -64,6 +65,11 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # a record of every task, that nobody reads
+        if self.address is None:
+            # What a task reports comes with the answer, not by way of the object store.
+            os.environ.setdefault("RAY_max_direct_call_object_size", str(_RESULT_BYTES))
+            for name in ("RAY_enable_metrics_collection", "RAY_event_stats"):  # which nobody reads either
+                os.environ.setdefault(name, "0")
         listen_on_loopback(self.address is None or is_here_alone(self.address))
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if self.address is None:

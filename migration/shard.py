@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
 from migration.issues import Issue
 from migration.items import LATER_KINDS, is_in_source, shard_of, shard_of_span, source_items
 from migration.job import RunSettings
-from migration.ledger import Journal, Place, index, units_at
+from migration.ledger import Journal, LedgerReader, Place, index
 from migration.unit import COUNTS, counts_named
 from migration.worker import MAX_TASK_BYTES, Changes, Item, Result, Task
 
-_FIRST_BATCH = 32
+_FIRST_BATCH = 96
 _LARGEST_BATCH = 512
 _AIM_S = 0.3
-_LOOKAHEAD = 2048  # items drawn before they are given out, to see the end coming
+_LOOKAHEAD = 2048  # items that are drawn at most before they are given out, to see the end coming
 _ATTEMPTS = 8
 _ISSUES_KEPT = 200
 
@@ -151,7 +152,7 @@ class Shard:
         if not items:
             return None
         plan = self.plan
-        keys = [(item.span.kind, item.span.name) for item in items]
+        keys = [item.span[:2] for item in items]
         if plan.survey:
             self._seen.update(keys)
         places = [self._places.get(key, ()) for key in keys]
@@ -172,16 +173,17 @@ class Shard:
         if not self.plan.survey:
             return
         changes = self.totals.changes
-        for (kind, name), places in self._places.items():
-            if kind in LATER_KINDS:
-                changes.later.append((kind, name))
-            elif (kind, name) not in self._seen and not is_in_source(self.plan.settings, kind, os.fsdecode(name)):
-                units = units_at(places)
-                if units:
-                    count = sum(unit.counts[COUNTS.index("sessions")] for unit in units.values())
-                    changes.known += count
-                    changes.gone += count
-                    changes.gone_items.append(Item("removed", os.fsdecode(name), extra=(kind, None)))
+        with closing(LedgerReader()) as ledger:
+            for (kind, name), places in self._places.items():
+                if kind in LATER_KINDS:
+                    changes.later.append((kind, name))
+                elif (kind, name) not in self._seen and not is_in_source(self.plan.settings, kind, os.fsdecode(name)):
+                    units = ledger.units_at(places)
+                    if units:
+                        count = sum(unit.counts[COUNTS.index("sessions")] for unit in units.values())
+                        changes.known += count
+                        changes.gone += count
+                        changes.gone_items.append(Item("removed", os.fsdecode(name), extra=(kind, None)))
 
     def record(self, results: Iterable[tuple[Task, Result]]) -> None:
         """Makes what the results say durable, then counts it."""
@@ -208,12 +210,13 @@ class Shard:
         self._journal.close()
 
     def _draw(self, parallel: int) -> Iterator[Item]:
-        self._ahead.extend(islice(self._fresh, _LOOKAHEAD - len(self._ahead)))
-        self._at_end = len(self._ahead) < _LOOKAHEAD
         size = self._batch
+        wanted = min(_LOOKAHEAD, 2 * parallel * size + 1)
+        self._ahead.extend(islice(self._fresh, max(0, wanted - len(self._ahead))))
+        self._at_end = len(self._ahead) < wanted
         if self._at_end:
             share = -(-len(self._ahead) // (2 * parallel))
-            size = max(1, min(size, max(share, size // 6)))
+            size = max(1, min(size, max(share, size // 4)))
         for _ in range(min(size, len(self._ahead))):
             yield self._ahead.popleft()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ from migration.sessions import SessionWriter, SourcePart, all_files
 from migration.target import PutOff, UserTakenError
 from migration.unit import ELSEWHERE, IGNORED, UNREAD, Unit, UnitDraft, ledger_name, ledger_path, path_fact, text_fact
 from migration.v2.layout import ChildFiles, SessionFiles, is_own_directory, natural_home, sort_child
-from migration.v2.read import FileFacts, SourceError, list_below, read_regular, scan
+from migration.v2.read import FileFacts, SourceError, list_below, read_regular
 from modules.core.layout import component
 
 
@@ -149,7 +149,7 @@ class UserMigration:
         def is_within(name: bytes) -> bool:
             return (above is None or name > above) and (up_to is None or name <= up_to)
 
-        chosen = sorted(children, key=os.fsencode)  # by bytes, as the ledger orders them
+        chosen = _by_bytes(children)  # as the ledger orders them
         if not (low is None and high is None):
             chosen = [child for child in chosen if is_within(os.fsencode(child))]
         with self._plain_way(may_stage=may_stage):
@@ -244,9 +244,11 @@ class UserMigration:
 
     def _one(self, progress: Progress, child: str, places: list[UserRoot]) -> None:
         known = self.known.get(ledger_name(child)) if self.known else None
-        if known is not None and self._is_same(known, child, places):
-            self._add(progress, known, known=known)
-            return
+        if known is not None:
+            is_plain = self._plain is not None and self._plain.is_unchanged(child, known)
+            if is_plain or self._is_unchanged(known, child, places):
+                self._add(progress, known, known=known)
+                return
         if not self.job.target.is_writable:
             raise PutOff(child)  # at once: it would be read for nothing
         unit = None
@@ -270,18 +272,15 @@ class UserMigration:
         for place in self.user.places:
             path = f"{place.path}/{self.user.name}"
             try:
-                for entry in scan(path):
-                    if entry.is_dir(follow_symlinks=False):
-                        children.setdefault(entry.name, []).append(place)
-                    else:
-                        beside.append((place, entry))
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            children.setdefault(entry.name, []).append(place)
+                        else:
+                            beside.append((place, entry))
             except OSError as error:
                 problems.append(SourceError.of(path, error))
         return children, beside, problems
-
-    def _is_same(self, known: Unit, child: str, places: Sequence[UserRoot]) -> bool:
-        is_plain = self._plain is not None and self._plain.is_unchanged(child, known)
-        return is_plain or self._is_unchanged(known, child, places)
 
     def _is_unchanged(self, known: Unit, child: str, places: Sequence[UserRoot]) -> bool:
         now: list[SourceFile] = []
@@ -448,6 +447,11 @@ class UserMigration:
                 name = next(name for one, name in places if one is place)
                 draft.files[name] = (*draft.files[name][:2], ELSEWHERE)
             draft.facts.append(["foreign", text_fact(user_id), path_fact(self.user.name)])
+
+
+def _by_bytes(names: Collection[str]) -> list[str]:
+    """In the order of the bytes that the names are; for ASCII that is the order of the text."""
+    return sorted(names) if all(map(str.isascii, names)) else sorted(names, key=os.fsencode)
 
 
 Records = Sequence[tuple[SourcePart, SourceObject | None]]

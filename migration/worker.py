@@ -11,7 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from migration.embed import display_name
 from migration.issues import Issue
 from migration.job import Job, RunSettings
-from migration.ledger import Place, Span, encode_record, units_at
+from migration.ledger import LedgerReader, Place, Span, encode_record
 from migration.merges import UserMerge
 from migration.panels import migrate_global_personas, migrate_panel
 from migration.retire import retire
@@ -184,7 +184,7 @@ def process(task: Task) -> Result:
     deadline = started + task.seconds
     result = Result()
     records: list[bytes] = []
-    with _inside(task.fence), _without_gc():
+    with _inside(task.fence), _without_gc(), closing(LedgerReader()) as ledger:
         make = UnwrittenTarget if task.survey else Target
         job = Job(task.settings, make(task.settings.target, task.settings.between_ns), time.time_ns())
         try:
@@ -194,7 +194,8 @@ def process(task: Task) -> Result:
                     result.left += task.items[position:]
                     break
                 span = item.span
-                known = units_at(task.places[position], span.low, span.high) if task.places[position] else {}
+                places = task.places[position]
+                known = ledger.units_at(places, span.low, span.high) if places else {}
                 budget = task.max_bytes - result.bytes
                 try:
                     units, left = _HANDLERS[item.kind](job, item, known, deadline, budget, result.changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,13 @@ from migration.ledger import (
     MAGIC,
     Journal,
     LedgerError,
+    LedgerReader,
     Place,
     Span,
     encode_record,
     entries,
     index,
     journals,
-    units_at,
 )
 from migration.target import TargetError
 from migration.unit import COUNTS, Unit
@@ -56,7 +57,8 @@ def put(ledger: Path, name: str, *records: bytes) -> Path:
 
 def found(ledger: Path, span: Span = ADA, low: bytes | None = None, high: bytes | None = None) -> dict[str, bytes]:
     places = index(os.fspath(ledger), lambda *_: True)
-    units = units_at(places.get((span.kind, span.name), ()), low, high)
+    with closing(LedgerReader()) as reader:
+        units = reader.units_at(places.get((span.kind, span.name), ()), low, high)
     return {name: unit.digest for name, unit in units.items()}
 
 
@@ -198,8 +200,8 @@ def test_a_journal_of_another_program_is_refused(tmp_path: Path) -> None:
 
 def test_a_place_without_a_record_is_damage(tmp_path: Path) -> None:
     path = put(tmp_path, "a", RECORDS[0])
-    with pytest.raises(LedgerError, match="no record at"):
-        units_at([Place((1, 1), os.fspath(path), len(WHOLE), None, None)])
+    with closing(LedgerReader()) as reader, pytest.raises(LedgerError, match="no record at"):
+        reader.units_at([Place((1, 1), os.fspath(path), len(WHOLE), 64, None, None)])
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync"])

@@ -283,7 +283,7 @@ def deep(levels: int) -> bytes:
     return b'{"message_id": "a", "m": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}\n"
 
 
-@pytest.mark.parametrize("limit", [1000, 20_000])
+@pytest.mark.parametrize("limit", [1000, 1001, 1100, 20_000])
 @pytest.mark.parametrize(("levels", "messages"), [(MAX_DEPTH, 1), (MAX_DEPTH + 1, 0)])
 def test_how_deep_a_line_may_nest_does_not_depend_on_the_interpreter(limit: int, levels: int, messages: int) -> None:
     with recursion_limit(limit):
