@@ -158,7 +158,7 @@ class UserMigration:
             elif problems:  # said, and not recorded: what stands beside the children is another item's unit
                 progress.units.append((_unread(self.job, problems), True))
             self._children(progress, children, chosen, deadline, budget_bytes)
-        if self.known and not problems:
+        if not problems and not self.known.keys() <= {"", *children}:
             there = {ledger_name(child) for child in children}
             end = None if progress.last is None or not progress.left else os.fsencode(progress.last)
             for name, unit in self.known.items():
@@ -192,10 +192,14 @@ class UserMigration:
             if position and (time.perf_counter() > deadline or progress.seen_bytes > budget_bytes):
                 progress.left = list(chosen[position:])
                 break
-            try:
-                self._one(progress, child, children[child])
-            except PutOff:
-                progress.put_off.append((child, self.known.get(ledger_name(child))))
+            known = self.known.get(ledger_name(child)) if self.known else None
+            if known is not None and self._plain is not None and self._plain.is_unchanged(child, known):
+                self._add(progress, known, known=known)
+            else:
+                try:
+                    self._one(progress, child, children[child], known)
+                except PutOff:
+                    progress.put_off.append((child, known))
             progress.last = child
 
     def _beside_once(
@@ -242,13 +246,10 @@ class UserMigration:
         unit = self._child(child, places)
         return msgspec.structs.replace(unit, context=context), False
 
-    def _one(self, progress: Progress, child: str, places: list[UserRoot]) -> None:
-        known = self.known.get(ledger_name(child)) if self.known else None
-        if known is not None:
-            is_plain = self._plain is not None and self._plain.is_unchanged(child, known)
-            if is_plain or self._is_unchanged(known, child, places):
-                self._add(progress, known, known=known)
-                return
+    def _one(self, progress: Progress, child: str, places: list[UserRoot], known: Unit | None) -> None:
+        if known is not None and self._is_unchanged(known, child, places):
+            self._add(progress, known, known=known)
+            return
         if not self.job.target.is_writable:
             raise PutOff(child)  # at once: it would be read for nothing
         unit = None
