@@ -25,6 +25,7 @@ from migration.target import TargetError
 from migration.unit import Unit
 
 MAGIC = b"modchat ledger 1\n"
+_READ_AHEAD = 1 << 20
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<IIQ")
 
@@ -194,11 +195,11 @@ def _is_apart(place: Place, low: bytes | None, high: bytes | None) -> bool:
 
 def _units_of(payload: bytes) -> list[Unit]:
     (length,) = struct.unpack_from("<H", payload)
-    return _decode_units(payload[2 + length :])
+    return _decode_units(memoryview(payload)[2 + length :])
 
 
 def _records(journal: str) -> Iterator[tuple[int, bytes, bytes]]:
-    with open(journal, "rb") as file:
+    with open(journal, "rb", buffering=_READ_AHEAD) as file:
         if file.read(len(MAGIC)) != MAGIC:
             if os.fstat(file.fileno()).st_size < len(MAGIC):
                 return
