@@ -7,6 +7,7 @@ same and more for ``modchat serve``: it brings Serve up, and ends it without los
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Mapping
@@ -131,6 +132,9 @@ class Replica:
     async def _join(self) -> Platform:
         joined = await join_or_start(self._settings.model_dump(), base=self._base, runtime=RayRuntime())
         self._incarnation = joined.platform.topology.incarnation
+        # What is loaded by now stays: looking through all of it for garbage again and again would hold up requests.
+        gc.collect()
+        gc.freeze()
         return joined.platform
 
 

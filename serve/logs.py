@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -31,8 +32,54 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class JoinedLines(logging.StreamHandler[TextIO]):
+    """Writes many lines at a time: what is below WARNING waits for others, *wait_s* at most. A warning, and what waits
+    before it, is written at once. A process that is killed loses what waits."""
+
+    _MOST = 256
+
+    def __init__(self, stream: TextIO, *, wait_s: float = 0.2) -> None:
+        super().__init__(stream)
+        self._wait_s = wait_s
+        self._lines: list[str] = []
+        self._timer: threading.Timer | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            if record.levelno >= logging.WARNING or len(self._lines) >= self._MOST:
+                self._write()
+            elif self._timer is None:
+                self._timer = threading.Timer(self._wait_s, self._wait_is_over, [record])
+                self._timer.daemon = True
+                self._timer.start()
+        except Exception:  # noqa: BLE001 - as every handler: what cannot be logged must not end what it is about
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits; also done at the end of the process."""
+        self.acquire()
+        try:
+            self._write()
+        finally:
+            self.release()
+
+    def _wait_is_over(self, first: logging.LogRecord) -> None:
+        self._timer = None
+        try:
+            self.flush()
+        except Exception:  # noqa: BLE001 - as in `emit`
+            self.handleError(first)
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self.stream.write("".join(lines))
+            self.stream.flush()
+
+
 def log_as_json(level: int = logging.INFO, stream: TextIO = sys.stderr) -> None:
-    """Make all loggers of this process write so. For whoever owns the process: a command, a replica."""
-    handler = logging.StreamHandler(stream)
+    """Make all loggers of this process write so. For whoever owns the process, and answers many requests in it."""
+    handler = JoinedLines(stream)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
