@@ -108,10 +108,12 @@ class PlainSessions:
         if known.racy or known.version != TRANSFORM_VERSION or len(known.files) > 2 or not child.isascii():
             return False
         try:
-            # As many as are known, and each one that is known: so no other.
+            # As many as are known, and each one that is known, all directly in the child: so no other.
             if len(os.listdir(f"{self._path}/{child}")) != len(known.files):
                 return False
             for name, size, mtime_ns, _ in known.files:
+                if name.count("/") != 1:
+                    return False
                 status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
                 if status.st_size != size or status.st_mtime_ns != mtime_ns or not S_ISREG(status.st_mode):
                     return False

@@ -14,6 +14,7 @@ import shutil
 import stat
 import time
 from contextlib import suppress
+from uuid import uuid4
 
 import xxhash
 
@@ -72,12 +73,12 @@ class Target:
             raise TargetError.of(base, "", error) from error
         self._made: set[str] = set()
         self._user: tuple[str, int] | None = None
-        self._staged: tuple[str, int] | None = None
+        self._staged: tuple[str, str, int] | None = None
 
     def close(self) -> None:
         for opened in (self._user, self._staged):
             if opened is not None:
-                os.close(opened[1])
+                os.close(opened[-1])
         self._user = self._staged = None
         os.close(self.fd)
 
@@ -115,35 +116,32 @@ class Target:
     def stage_user(self, user: str) -> int | None:
         """Descriptor of an empty directory that nobody sees until `publish_user`; None when the user has one already.
 
-        So what is written there needs no temporary names. What a crash left of an earlier attempt is taken away.
+        So what is written there needs no temporary names. Its name is its own: another attempt at the same user, on a
+        node that was given up and still writes, has another.
         """
         if os.path.lexists(f"{self.base}/text_chat/sessions/{user}"):
             return None
-        path = f"{STAGING}/{user}"
+        path = f"{STAGING}/{uuid4().hex}"
         self.directory(STAGING)
         try:
-            try:
-                os.mkdir(path, dir_fd=self.fd)
-            except FileExistsError:
-                shutil.rmtree(f"{self.base}/{path}")
-                os.mkdir(path, dir_fd=self.fd)
+            os.mkdir(path, dir_fd=self.fd)
             fd = os.open(path, _DIRECTORY_FLAGS, dir_fd=self.fd)
         except OSError as error:
             raise TargetError.of(self.base, path, error) from error
-        self._staged = (user, fd)
+        self._staged = (path, user, fd)
         return fd
 
     def publish_user(self) -> None:
         """Makes the staged directory, if there is one, ``text_chat/sessions/<user>``. Raises `UserTakenError`."""
         if self._staged is None:
             return
-        user, fd = self._staged
+        staged, user, fd = self._staged
         self._staged = None
         os.close(fd)
-        staged, path = f"{STAGING}/{user}", f"text_chat/sessions/{user}"
+        path = f"text_chat/sessions/{user}"
         self.directory("text_chat/sessions")
         try:
-            os.rename(staged, path, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            _rename_to_new(staged, path, self.fd)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise TargetError.of(self.base, path, error) from error
@@ -327,3 +325,23 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_RENAME_NOREPLACE = 1
+
+
+def _rename_to_new(path: str, to: str, dir_fd: int) -> None:
+    """`os.rename` within a directory tree, but an empty directory at *to* is an error too. Not every file system can
+    see to that (renameat2(2)); on those an empty one is replaced."""
+    code = _renameat2(path, to, dir_fd)
+    if code in (errno.EINVAL, errno.ENOSYS):
+        os.rename(path, to, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    elif code:
+        raise OSError(code, os.strerror(code), path, None, to)
+
+
+def _renameat2(path: str, to: str, dir_fd: int) -> int:
+    """0, or the error's number."""
+    call = getattr(_libc, "renameat2", None)
+    if call is None:
+        return errno.ENOSYS
+    is_done = call(dir_fd, os.fsencode(path), dir_fd, os.fsencode(to), ctypes.c_uint(_RENAME_NOREPLACE)) == 0
+    return 0 if is_done else ctypes.get_errno()

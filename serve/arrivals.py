@@ -27,6 +27,9 @@ from .errors import NoRoom, TooLarge
 T = TypeVar("T")
 
 _PIECE_BYTES = 256 << 10
+# How often it is looked whether there still is room, and how much of it uploads leave to others.
+_LOOKED_AT_EVERY = 16 << 20
+_RESERVE_BYTES = 64 << 20
 # Of its own: an upload that waits for the disk must not hold up what else is done in threads.
 _THREADS = 4
 
@@ -64,8 +67,8 @@ class Arrivals:
             return
         if announced > most_bytes:
             raise TooLarge.beyond(most_bytes)
-        if announced > _PIECE_BYTES and announced > await self._in_thread(self._free_bytes):
-            raise _no_room()
+        if announced > _PIECE_BYTES:
+            await self._in_thread(self._check_room, announced)
 
     async def _write(self, request: Request, arriving: Arriving, most_bytes: int) -> None:
         pieces: list[bytes] = []
@@ -77,6 +80,8 @@ class Arrivals:
             pieces.append(piece)
             held += len(piece)
             if held >= _PIECE_BYTES:
+                if size // _LOOKED_AT_EVERY != (size - held) // _LOOKED_AT_EVERY:
+                    await self._in_thread(self._check_room, 0)
                 await self._in_thread(arriving.write, pieces)
                 pieces, held = [], 0
         await self._in_thread(arriving.end, pieces)
@@ -89,12 +94,14 @@ class Arrivals:
                 raise _no_room() from error
             raise
 
-    def _free_bytes(self) -> int:
+    def _check_room(self, wanted: int) -> None:
+        """Raises NoRoom, also where others' uploads have taken it meanwhile: what is left is for messages."""
         try:
             disk = os.statvfs(self._files.base)
         except OSError as error:
             raise StorageError.because(error, "look at", str(self._files.base)) from error
-        return disk.f_bavail * disk.f_frsize
+        if disk.f_bavail * disk.f_frsize < wanted + _RESERVE_BYTES:
+            raise _no_room()
 
 
 def _no_room() -> NoRoom:

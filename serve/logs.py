@@ -50,9 +50,10 @@ class JoinedLines(logging.StreamHandler[TextIO]):
             if record.levelno >= logging.WARNING or len(self._lines) >= self._MOST:
                 self._write()
             elif self._timer is None:
-                self._timer = threading.Timer(self._wait_s, self._wait_is_over, [record])
-                self._timer.daemon = True
-                self._timer.start()
+                timer = threading.Timer(self._wait_s, self._wait_is_over, [record])
+                timer.daemon = True
+                timer.start()
+                self._timer = timer
         except Exception:  # noqa: BLE001 - as every handler: what cannot be logged must not end what it is about
             self.handleError(record)
 

@@ -6,13 +6,15 @@
 Only the name is handed from process to process: a module looks for it among the files of the user it was told of, and
 nowhere else.
 
-Whoever has a file arrive removes it in the end. Keeping it is renaming it: what is kept is not there any more by then,
-and what is refused, known already, or left when its sender goes away, is. What a crash leaves goes with its user, or
-when nobody has written to it for `STALE_S`.
+Whoever has a file arrive removes it in the end. A module that is handed one gives it a second name of its own first
+(`Spool.owned`): so it finishes what it began when the sender has gone, and can be asked again when its answer was lost.
+Keeping a file is renaming that. What a crash leaves goes with its user, or when nobody has written to it for `STALE_S`.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import re
 import threading
@@ -25,9 +27,14 @@ from hashlib import blake2b
 from .errors import NotFound, StorageError, Unavailable, ValidationError
 from .storage import FlatFiles, write_all
 
+log = logging.getLogger(__name__)
+
 HOME = ".platform/incoming"
 # Longer than a sender may be silent, and than a module may be at work on what it was handed.
 STALE_S = 3600.0
+
+# File systems that know no hard links.
+_NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _PIECE = 1 << 20
@@ -113,6 +120,25 @@ class Spool:
                 raise _gone() from None
             yield fd
 
+    @contextmanager
+    def owned(self, user_id: str, spooled: Spooled, name: str) -> Iterator[Spooled]:
+        """The same file as *name* (see `arriving`), which its sender cannot take away; gone at the end unless it was
+        kept. Raises ValidationError for what is no name, Unavailable where no such file of this user waits."""
+        own = Spooled(name)
+        key, own_key = self._key(user_id, spooled), self._key(user_id, own)
+        try:
+            is_there = self._files.link(key, own_key)
+        except StorageError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_LINKS:
+                raise
+            is_there = self._files.rename(key, own_key)
+        if not is_there:
+            raise _gone()
+        try:
+            yield own
+        finally:
+            self._files.delete(own_key)
+
     def move(self, user_id: str, spooled: Spooled, key: str) -> None:
         """Keep the file under *key*, durably. Raises as `opened`."""
         with self.opened(user_id, spooled) as fd:
@@ -134,10 +160,12 @@ class Spool:
             try:
                 with self._files.opened(key, os.O_RDONLY) as fd:
                     age_s = now.timestamp() - os.fstat(fd).st_mtime
+                if age_s > STALE_S:
+                    removed += self._files.delete(key)
             except NotFound:
                 continue  # kept or removed meanwhile
-            if age_s > STALE_S:
-                removed += self._files.delete(key)
+            except StorageError:
+                log.warning("what a crash may have left of an upload could not be removed", exc_info=True)
         return removed
 
     def _key(self, user_id: str, spooled: Spooled) -> str:

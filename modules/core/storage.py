@@ -173,6 +173,24 @@ class FlatFiles:
             return False
         return True
 
+    def link(self, key: str, new_key: str) -> bool:
+        """Give a file a second key, which must not be one yet. False when there is no such file.
+
+        Raises StorageError, also where the file system knows no hard links.
+        """
+        *parents, name = key_parts(key)
+        *new_parents, new_name = key_parts(new_key)
+        try:
+            with (
+                _as_storage_error("link", key),
+                self._directory(parents) as directory,
+                self._directory(new_parents, create=True) as new_directory,
+            ):
+                os.link(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False)
+        except NotFound:
+            return False
+        return True
+
     def delete_tree(self, key: str) -> bool:
         """Remove a directory and all below it. False when absent.
 

@@ -91,7 +91,7 @@ class Library:
             raise ValidationError("metadata must be a mapping", param="metadata")
         kept_as: dict[str, Any] = {"origin": UPLOADED, "metadata": metadata}
         if isinstance(content, Spooled):
-            return await self._finishing.finish(self._kept(epoch, content, name=name or "", **kept_as))
+            return await self._finishing.finish(self._handed_over(epoch, content, name=name or "", **kept_as))
         if isinstance(content, str):
             return await self._finishing.finish(self._copied(epoch, content, name=name, **kept_as))
         if not isinstance(content, bytes | bytearray | memoryview):
@@ -207,6 +207,14 @@ class Library:
         async with self.opened(epoch.user_id, path) as source:
             name = source.name if name is None else name
             return await self._arrived(epoch, pieces_of(source.fd), name=name, found=source.format, **kept_as)
+
+    async def _handed_over(self, epoch: Epoch, spooled: Spooled, **kept_as: Any) -> Upload:
+        try:
+            async with entered(self._uploads.spool.owned(epoch.user_id, spooled, self._new_id())) as own:
+                return await self._kept(epoch, own, **kept_as)
+        except Unavailable:
+            self._check(epoch)
+            raise
 
     async def _arrived(self, epoch: Epoch, pieces: Iterable[bytes], **kept_as: Any) -> Upload:
         self._check(epoch)

@@ -99,8 +99,8 @@ class MultimodalModule:
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Upload:
-        """Keep a file durably: its bytes, a path, or what arrived for this user in the module's spool (which is moved
-        away where it is new). The same content and name again is the same upload.
+        """Keep a file durably: its bytes, a path, or what arrived for this user in the module's spool (which stays
+        its sender's to remove). The same content and name again is the same upload.
 
         Raises MediaTooLarge, and MediaRefused for what is of no known kind; whether it can be decoded is found when it
         is used. Raises Unavailable where what was handed over is not in the spool.

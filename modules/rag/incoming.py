@@ -38,12 +38,13 @@ class Arrivals:
 
     @asynccontextmanager
     async def taken(self, user_id: str, source: Source) -> AsyncIterator[Incoming]:
-        """The document as a file. Who put it into the spool removes it, if it was not kept: this, for bytes and paths.
+        """The document as a file of this module's own, which is removed at the end if it was not kept.
 
         Raises ValidationError, UnreadableDocument for what is too large, NotFound, StorageError, Unavailable.
         """
         if isinstance(source, Spooled):
-            yield await asyncio.to_thread(self._measured, user_id, source)
+            async with entered(self._spool.owned(user_id, source, self._new_id())) as own:
+                yield await asyncio.to_thread(self._measured, user_id, own)
             return
         arriving = self._spool.arriving(user_id, self._new_id())
         try:

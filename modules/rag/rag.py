@@ -106,7 +106,10 @@ class RagModule:
         self._intake = Intake(self._library, self._shelves, most_documents=self._settings.max_documents_per_user)
         self._indexer = Indexer(self._library, self._shelves, self._parser, self._embedding, self._settings)
         self._searcher = Searcher(self._library, self._shelves, self._indexer, self._embedding, self._settings)
-        await self.tidy_spool()
+        try:
+            await self.tidy_spool()
+        except StorageError:  # it is tried again; health_check says whether it can be used
+            log.warning("what a crash left of documents could not be removed", exc_info=True)
         begun = await asyncio.to_thread(self._library.load)
         await asyncio.to_thread(self._shelves.survey)
         for user_id in begun:
@@ -153,7 +156,7 @@ class RagModule:
         content_type: str = "",
     ) -> Document:
         """Take in a document, from its bytes, the path of its file, or what arrived for this user in the module's
-        spool (which is moved away where it is new), and index it; found by searches from then on.
+        spool (which stays its sender's to remove), and index it; found by searches from then on.
 
         The kind is told by *name* (a path's own where none is given) and *content_type*, and checked against the
         bytes. Adding the same again, name and metadata included, changes nothing and gives the document that there is.

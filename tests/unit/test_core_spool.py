@@ -181,3 +181,36 @@ def test_what_a_crash_left_goes_when_it_is_old(spool: Spool, files: FlatFiles, t
     assert [key[-32:] for key in files.list(HOME)] == [young.name]
     assert spool.remove_stale(now + timedelta(seconds=STALE_S + 10)) == 1
     assert Spool(files, "never used").remove_stale(now) == 0
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_module_keeps_what_it_owns_whatever_the_sender_does(
+    spool: Spool, files: FlatFiles, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    arriving = spool.arriving("ada", NAME)
+    arriving.end([b"content"])
+    with spool.owned("ada", arriving.spooled, new_hex()) as own:
+        assert arriving.remove() is links
+        spool.move("ada", own, "rag/documents/d/original.txt")
+    assert files.read("rag/documents/d/original.txt") == b"content"
+    assert files.list(HOME) == []
+
+
+def test_what_a_module_owns_and_does_not_keep_is_gone_and_its_senders_is_not(spool: Spool, files: FlatFiles) -> None:
+    spooled = arrived(spool)
+    with pytest.raises(ZeroDivisionError), spool.owned("ada", spooled, new_hex()):
+        raise ZeroDivisionError
+    assert [key[-32:] for key in files.list(HOME)] == [spooled.name]
+
+
+@pytest.mark.parametrize("user", ["eve", "ada"])
+def test_nobody_owns_what_is_not_there_for_him(spool: Spool, user: str) -> None:
+    spooled = arrived(spool) if user == "eve" else Spooled(NAME)
+    with pytest.raises(Unavailable), spool.owned(user, spooled, new_hex()):
+        pass

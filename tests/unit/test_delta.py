@@ -361,3 +361,29 @@ def _tree(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and ".migration" not in path.parts
     }
+
+
+@pytest.mark.parametrize(
+    ("known", "added"),
+    [
+        ((f"{SESSION}/session.json", f"{SESSION}/history/1.json"), f"{SESSION}/history/2.json"),
+        ((f"{SESSION}/session.json", f"{SESSION}/notes/a.txt"), f"{SESSION}/notes/b.txt"),
+        (("nest/inner/session.json",), "nest/inner/messages.jsonl"),
+    ],
+)
+def test_a_file_that_comes_deeper_down_is_found_however_old_it_is(
+    tmp_path: Path, known: tuple[str, ...], added: str
+) -> None:
+    store = Store(tmp_path, users=())
+    contents = {"session.json": session_record(), "messages.jsonl": good(1) + b"\n"}
+    for path in (*known, added):
+        file = store.v2 / "users/ada" / path
+        if path == added:
+            store.sync()
+        store.tree.put(f"users/ada/{path}", contents.get(file.name, b'{"some": "thing"}'))
+        os.utime(file, ns=(10**18, 10**18))
+    assert not store.is_equal()
+    store.sync()
+    assert store.is_equal()
+    report = store.sync()
+    assert report.resumed == report.counts["sessions"]

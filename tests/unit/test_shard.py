@@ -173,7 +173,7 @@ def test_batches_shrink_towards_the_end_so_that_all_workers_end_together(tmp_pat
     sizes = []
     while (task := shard.next_task(parallel=2)) is not None:
         sizes.append(len(task.items))
-        shard.record([(task, result(seconds=0.001))])
+        shard.record([(task, result(seconds=0.003 * len(task.items)))])
     assert sum(sizes) == 1000
     largest = sizes.index(max(sizes))
     assert sizes[largest:] == sorted(sizes[largest:], reverse=True)

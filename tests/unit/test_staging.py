@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -75,21 +76,45 @@ def test_a_run_that_dies_before_it_publishes_is_made_good_by_the_next(
         patched.setattr(Target, "publish_user", dies)
         with pytest.raises(KeyboardInterrupt):
             Engine(settings, LocalBackend()).run()
-    assert sorted(os.listdir(f"{settings.target}/{STAGING}/ada")) == SESSIONS
+    (staged,) = Path(settings.target, STAGING).iterdir()
+    assert sorted(os.listdir(staged)) == SESSIONS
     assert not os.path.lexists(f"{settings.target}/text_chat/sessions/ada")
     assert migrated(settings) == expected
 
 
-def test_what_a_killed_task_staged_is_no_part_of_the_next_attempt(tmp_path: Path) -> None:
-    left = tmp_path / STAGING / "ada" / "of a task that was killed"
-    left.mkdir(parents=True)
+def test_two_attempts_at_one_user_do_not_mix(tmp_path: Path) -> None:
+    lost, next_one = Target(os.fspath(tmp_path)), Target(os.fspath(tmp_path))
+    for target, name in ((lost, "first"), (next_one, "second")):
+        fd = target.stage_user("ada")
+        assert fd is not None
+        os.mkdir(name, dir_fd=fd)
+    lost.publish_user()
+    with pytest.raises(UserTakenError):
+        next_one.publish_user()
+    lost.close()
+    next_one.close()
+    assert os.listdir(tmp_path / "text_chat/sessions/ada") == ["first"]
+
+
+@pytest.mark.parametrize("has_renameat2", [True, False])
+def test_an_empty_directory_that_somebody_has_made_is_not_replaced_where_that_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_renameat2: bool
+) -> None:
+    if not has_renameat2:
+        monkeypatch.setattr("migration.target._renameat2", lambda *_: errno.ENOSYS)
     target = Target(os.fspath(tmp_path))
     fd = target.stage_user("ada")
     assert fd is not None
     os.mkdir("chat", dir_fd=fd)
-    target.publish_user()
+    home = tmp_path / "text_chat/sessions/ada"
+    home.mkdir(parents=True)
+    if has_renameat2:
+        with pytest.raises(UserTakenError):
+            target.publish_user()
+    else:
+        target.publish_user()
     target.close()
-    assert os.listdir(tmp_path / "text_chat/sessions/ada") == ["chat"]
+    assert os.listdir(home) == ([] if has_renameat2 else ["chat"])
 
 
 def test_a_user_whom_the_platform_makes_meanwhile_keeps_what_it_wrote(
