@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
+from contextlib import suppress
 
 from config.findings import is_loopback
 from config.settings import Http
 from modules.core.errors import ConfigurationError, Conflict, Unavailable
 
+_FROM, _BELOW, _TRIES = 20_000, 32_768, 200
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
 
 
@@ -40,10 +43,14 @@ def check_free(host: str, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listens on at this moment, and that no connection is given by the system before
+    it is used: below those (Linux: 32768 on), and above those of Ray's workers."""
+    for _ in range(_TRIES):
+        port = _FROM + secrets.randbelow(_BELOW - _FROM)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Unavailable(f"no free port was found between {_FROM} and {_BELOW}")
 
 
 def reached_at(host: str) -> str:
