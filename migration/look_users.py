@@ -16,7 +16,7 @@ from migration.lookalikes import Lookalikes, folded_hash, is_cut
 from migration.sessions import SourcePart
 from migration.survey import Largest
 from migration.unit import MIGRATED
-from migration.users import UserRoot
+from migration.user_directory import UserRoot
 from migration.v2.layout import ChildFiles, natural_home, sort_child
 from migration.v2.read import FileFacts, SourceError, is_g1_user, list_below, read_regular, scan
 

@@ -17,7 +17,8 @@ from migration.job import Job, SourceFile
 from migration.people import write_profile
 from migration.sessions import SessionWriter, SourcePart, all_files
 from migration.unit import ELSEWHERE, MIGRATED, Unit, UnitDraft, ledger_name, ledger_path
-from migration.users import UserDirectory, UserRoot, by_user
+from migration.user_directory import UserDirectory, UserRoot
+from migration.users import by_user
 from migration.v2.layout import SessionFiles, sort_child
 from migration.v2.read import list_below, scan
 

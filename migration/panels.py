@@ -12,8 +12,8 @@ from migration.job import Job
 from migration.lines import Conversation, LineRules, timestamp_of
 from migration.new_side import CONFLICTS, NewSide, locked
 from migration.people import write_persona
+from migration.source_files import files_below
 from migration.unit import Unit, UnitDraft, ledger_name
-from migration.users import files_below
 from migration.v2.names import BACKUP
 from migration.v2.read import FileFacts, list_below, scan
 from modules.core.layout import component

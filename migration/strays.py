@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from migration.job import Job
+from migration.source_files import source_files
 from migration.unit import Unit, UnitDraft, ledger_name
-from migration.users import source_files
 from migration.v2.read import SourceError, scan
 
 

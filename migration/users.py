@@ -8,97 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
-from migration.embed import SourceObject, display_name, source_object
+from migration.embed import SourceObject, display_name
 from migration.job import Job, SourceFile
 from migration.people import write_persona, write_profile
 from migration.plain import PlainSessions
 from migration.sessions import SessionWriter, SourcePart, all_files
+from migration.source_files import files_below, source_files
 from migration.target import PutOff, UserTakenError
 from migration.unit import ELSEWHERE, IGNORED, UNREAD, Unit, UnitDraft, ledger_name, ledger_path, path_fact, text_fact
-from migration.v2.layout import ChildFiles, SessionFiles, is_own_directory, natural_home, sort_child
-from migration.v2.read import FileFacts, SourceError, list_below, read_regular
+from migration.user_directory import UserDirectory, UserRoot
+from migration.v2.layout import ChildFiles, sort_child
+from migration.v2.read import FileFacts, SourceError, list_below
 from modules.core.layout import component
-
-
-@dataclass(frozen=True, slots=True)
-class UserRoot:
-    """One place where a user's directory may stand: below a users directory, or (G1) below the base itself."""
-
-    path: str
-    under_users: bool
-
-
-@dataclass(slots=True)
-class UserDirectory:
-    """A user directory by its name, in all the places where it stands."""
-
-    job: Job
-    name: str
-    roots: Sequence[UserRoot]
-    places: list[UserRoot] = field(default_factory=list)
-    _profile_user: str | None = None
-    _profile_read: bool = False
-    _at_home: dict[str, bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.places = [root for root in self.roots if os.path.isdir(f"{root.path}/{self.name}")]
-
-    @property
-    def shown(self) -> str:
-        return display_name(self.name)
-
-    def owner(self, record: SourceObject | None) -> tuple[str, str | bytes]:
-        """The user of a session with that record: the id, and what its path component is made of."""
-        named = record.text("user_id") if record else None
-        if named is None:
-            named = self._named_by_profile()
-        return (named, named) if named is not None else (self.shown, os.fsencode(self.name))
-
-    def is_home_of(self, user_id: str) -> bool:
-        """Whether this is the directory where v2 put that user; if not, the user is put together at the end."""
-        known = self._at_home.get(user_id)
-        if known is None:
-            known = self._at_home[user_id] = self.home_of(user_id) == self.name
-        return known
-
-    def home_of(self, user_id: str) -> str | None:
-        """The directory that v2 made for a user id, or None when there is none of that name."""
-        if user_id == self.name and is_own_directory(user_id):
-            return self.name
-        return natural_home(user_id, self._is_user) or (self.name if user_id == self.shown else None)
-
-    def _is_user(self, name: str) -> bool:
-        return name == self.name or any(os.path.isdir(f"{root.path}/{name}") for root in self.roots)
-
-    def archived_id(self, session: str, stamp: str, files: SessionFiles) -> str:
-        """The id of a deleted session: its own, unless ``a.backup_X/b`` and ``a/b.backup_X`` both claim it; then the
-        first keeps its whole path."""
-        outright = f"{session}.backup_{stamp}"
-        if files.directory == outright or not any(
-            os.path.isdir(f"{place.path}/{self.name}/{outright}") for place in self.places
-        ):
-            return session
-        return files.directory
-
-    def _named_by_profile(self) -> str | None:
-        if not self._profile_read:
-            self._profile_read = True
-            for place in self.places:
-                try:
-                    data = read_regular(f"{place.path}/{self.name}/{self.job.names.profile}", self.job.now_ns)
-                except OSError:
-                    continue  # absent, or reported where the profile itself is migrated
-                found = source_object(data)
-                if not isinstance(found, str) and (user_id := found.text("user_id")):
-                    self._profile_user = user_id
-                    break
-        return self._profile_user
 
 
 @dataclass(slots=True)
@@ -487,35 +414,3 @@ def _unread(job: Job, problems: Sequence[SourceError]) -> Unit:
 def _prefix(number: int) -> str:
     """What marks a file of a user's second and further places in the ledger."""
     return "" if number == 0 else f"{number}>"
-
-
-def files_below(parent: str, name: str) -> list[SourceFile] | None:
-    """Every file below ``<parent>/<name>``, named relative to *parent*; None when it cannot be listed."""
-    files: list[SourceFile] = []
-    pending = [name]
-    try:
-        while pending:
-            directory = pending.pop()
-            with os.scandir(f"{parent}/{directory}" if directory else parent) as entries:
-                for entry in entries:
-                    name = f"{directory}/{entry.name}" if directory else entry.name
-                    if entry.is_file(follow_symlinks=False):
-                        files.append(_source_file(name, entry))
-                    elif entry.is_dir(follow_symlinks=False):
-                        pending.append(name)
-    except OSError:
-        return None
-    return files
-
-
-def source_files(named: Iterable[tuple[str, os.DirEntry[str]]]) -> list[SourceFile] | None:
-    """The regular files among entries that stand under these names; None when one of them is gone or out of reach."""
-    try:
-        return [_source_file(name, entry) for name, entry in named if entry.is_file(follow_symlinks=False)]
-    except OSError:
-        return None
-
-
-def _source_file(name: str, entry: os.DirEntry[str]) -> SourceFile:
-    status = entry.stat(follow_symlinks=False)
-    return ledger_name(name), status.st_size, status.st_mtime_ns, entry.path

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from migration.embed import display_name, source_object
 from migration.job import Job
+from migration.source_files import files_below
 from migration.unit import Unit, UnitDraft
-from migration.users import files_below
 from migration.v2.read import read_regular, scan
 from modules.core.layout import component, document_id, vector_index_id
 

@@ -26,7 +26,8 @@ from migration.retire import retire
 from migration.strays import migrate_strays
 from migration.target import PutOff, Target, UnwrittenTarget
 from migration.unit import COUNTS, ELSEWHERE, TRANSFORM_VERSION, Unit, ledger_path, printable, removed_unit
-from migration.users import UserDirectory, UserMigration, UserRoot
+from migration.user_directory import UserDirectory, UserRoot
+from migration.users import UserMigration
 from migration.v2.read import SourceError, is_g1_user
 from migration.vectors import VectorSet, migrate_vector_set
 

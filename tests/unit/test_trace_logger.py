@@ -21,18 +21,7 @@ from modules.trace_logger import TraceLoggerModule, otlp
 from modules.trace_logger.otlp import OtlpExport
 from modules.trace_logger.records import StoredSpan
 from modules.trace_logger.trace_files import ROOT
-
-
-class Clock:
-    def __init__(self) -> None:
-        # Ahead of the machine's, so that what has just been measured lies in the past.
-        self.moment = datetime.now(UTC) + timedelta(minutes=1)
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def monotonic(self) -> float:
-        return self.moment.timestamp()
+from tests.manual_clock import ManualClock
 
 
 class World:
@@ -40,7 +29,8 @@ class World:
 
     def __init__(self, base: Path, **settings: Any) -> None:
         self.base = base
-        self.clock = Clock()
+        # Ahead of the machine's, so that what has just been measured lies in the past.
+        self.clock = ManualClock(datetime.now(UTC) + timedelta(minutes=1))
         self.storage = FlatFileStorage(base)
         self.context = ModuleContext(
             bus=MessageBus(dead_letters=self.storage),
