@@ -370,23 +370,29 @@ def read_commit(directory: Path) -> Commit:
 
 
 def remove(places: Places, name: str) -> None:
-    """Remove a part's files. Renamed first, so that nobody takes half of one for a part."""
-    directory = places.directory(name)
-    doomed = directory.with_name(f".tmp-{name}")
-    remove_directory(doomed)
-    if directory.exists():
-        directory.rename(doomed)
-    remove_directory(doomed)
+    """Remove a part's files."""
+    remove_directory(places.directory(name))
     remove_directory(places.words(name))
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory of files and all in it; nothing happens when it is not there."""
-    if not path.is_dir():
-        return
-    for entry in list(path.iterdir()):
-        entry.unlink(missing_ok=True)
-    path.rmdir()
+    """Remove a directory of files and all in it; nothing happens when it is not there.
+
+    It is renamed first: nobody takes half of it for the whole, and whoever still knows it by its name (tantivy watches
+    what it has opened, and takes a lock there when it sees a change) adds nothing to it while it is emptied.
+    """
+    doomed = path.with_name(f".tmp-{path.name.removeprefix('.tmp-')}")
+    _remove_files(doomed)
+    if path != doomed and path.is_dir():
+        path.rename(doomed)
+        _remove_files(doomed)
+
+
+def _remove_files(directory: Path) -> None:
+    if directory.is_dir():
+        for entry in list(directory.iterdir()):
+            entry.unlink(missing_ok=True)
+        directory.rmdir()
 
 
 def _cards(outlines: Iterable[_Outline]) -> dict[str, Card]:

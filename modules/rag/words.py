@@ -46,6 +46,7 @@ class PartWords:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._index = tantivy.Index(_schema(), path=str(directory), reuse=True)
+            self._index.config_reader(reload_policy="manual")  # `add` is all that changes it
             self._index.register_tokenizer(_ANALYZER, _analyzer())
             self._searcher = self._index.searcher()
         except (ValueError, OSError) as error:

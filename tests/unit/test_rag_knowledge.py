@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from modules.core.clock import new_hex
 from modules.rag.filters import Filter
 from modules.rag.knowledge import Indexed, Knowledge, Ranking, prefix_of
 from modules.rag.nearness import PartVectors, VectorsDamaged
-from modules.rag.part import Part, Places
+from modules.rag.part import Part, Places, remove_directory
 from modules.rag.passages import Card, Chunk
 from tests.rag_documents import HashedWords, files_with
 
@@ -265,3 +267,25 @@ def test_a_vector_file_that_is_too_short_is_not_taken(tmp_path: Path) -> None:
     PartVectors.write(tmp_path, np.ones((2, 4), np.float32))
     with pytest.raises(VectorsDamaged):
         PartVectors(tmp_path, 4, np.arange(3))
+
+
+def test_a_directory_goes_while_somebody_still_writes_where_it_was(tmp_path: Path) -> None:
+    """As tantivy does: it watches an index that it opened, and makes a lock file there when it sees a change."""
+    directory, done = tmp_path / "words", threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                (directory / "lock").touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(200):
+            directory.mkdir()
+            (directory / "file").touch()
+            remove_directory(directory)
+    finally:
+        done.set()
+        writer.join()
+    assert list(tmp_path.iterdir()) == []
