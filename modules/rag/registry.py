@@ -3,6 +3,8 @@
 The directories of the documents are the truth. ``rag/indices/document_registry.json`` says the same in one file, so
 that nobody has to read them all: it is made to agree with them when it is read, and written again when it has changed.
 Shards of one platform share it: each writes what it has changed itself, into what the file says by then, under a lock.
+One entry stands on each line, and those that did not change are copied as they are: the file is written whenever a
+document is deleted, however many there are.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+
+import msgspec
 
 from modules.core.errors import NotFound, StorageError
 from modules.core.storage import FlatFiles
@@ -28,7 +31,12 @@ log = logging.getLogger(__name__)
 KEY = "rag/indices/document_registry.json"
 _LOCK = "rag/indices/.registry.lock"
 
-Entry = dict[str, Any]
+
+class _Told(msgspec.Struct):
+    documents: dict[str, msgspec.Raw]
+
+
+_TOLD = msgspec.json.Decoder(_Told)
 
 
 class Registry:
@@ -39,7 +47,7 @@ class Registry:
         self._documents = DocumentFiles(files)
         self._owns = owns
         self._users: defaultdict[str, set[str]] = defaultdict(set)
-        self._changed: dict[str, Entry | None] = {}
+        self._changed: dict[str, bytes | None] = {}
         self._lock = Lock()
 
     def load(self) -> None:
@@ -53,8 +61,8 @@ class Registry:
             if entry is not None:
                 entries[new] = self._changed[new] = entry
         for id_ in there & entries.keys():
-            user_id = entries[id_].get("user_id")
-            if isinstance(user_id, str) and self._owns(user_id):
+            user_id = _owner_of(entries[id_])
+            if user_id is not None and self._owns(user_id):
                 self._users[user_id].add(id_)
         self.save()
 
@@ -94,27 +102,25 @@ class Registry:
                         entries.pop(id_, None)
                     else:
                         entries[id_] = entry
-                told = json.dumps({"documents": entries}, ensure_ascii=False, sort_keys=True, indent=1)
-                self._files.write(KEY, told.encode("utf-8", "surrogatepass") + b"\n", fsync=True)
+                self._files.write(KEY, _file_of(entries), fsync=True)
         except StorageError:
             with self._lock:
                 self._changed = {**changed, **self._changed}
             raise
         return True
 
-    def _read(self) -> dict[str, Entry]:
-        """What the file says; nothing where it is absent, or damaged: the documents say it all again."""
+    def _read(self) -> dict[str, bytes]:
+        """What the file says, each entry as its JSON; nothing where it is absent, or damaged: the documents say it all
+        again."""
         try:
-            told = json.loads(self._files.read(KEY).decode("utf-8", "surrogatepass"))
-            entries = told["documents"]
-            return {id_: entry for id_, entry in entries.items() if isinstance(entry, dict)}
+            return _entries_of(self._files.read(KEY))
         except NotFound:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log.warning("%s is damaged; it is made again from the documents", KEY)
             return {}
 
-    def _entry_on_disk(self, id_: str) -> Entry | None:
+    def _entry_on_disk(self, id_: str) -> bytes | None:
         try:
             return _entry(self._documents.read(id_))
         except NotFound:
@@ -138,8 +144,8 @@ class Registry:
             os.close(fd)
 
 
-def _entry(document: Document) -> Entry:
-    return {
+def _entry(document: Document) -> bytes:
+    told = {
         "user_id": document.user_id,
         "session_id": document.session_id,
         "title": document.title,
@@ -147,3 +153,26 @@ def _entry(document: Document) -> Entry:
         "size_bytes": document.size_bytes,
         "sha256": document.sha256,
     }
+    # ASCII: a name that v2 took from a file may hold what UTF-8 has no bytes for.
+    return json.dumps(told).encode()
+
+
+def _entries_of(data: bytes) -> dict[str, bytes]:
+    """Raises what json raises, and what comes of JSON that is something else."""
+    try:
+        told = {id_: bytes(raw) for id_, raw in _TOLD.decode(data).documents.items()}
+    except msgspec.MsgspecError:
+        # It is damaged, or holds half a character, which msgspec does not take.
+        documents = json.loads(data.decode("utf-8", "surrogatepass"))["documents"]
+        told = {id_: json.dumps(entry).encode() for id_, entry in documents.items()}
+    return {id_: entry for id_, entry in told.items() if entry.startswith(b"{")}
+
+
+def _owner_of(entry: bytes) -> str | None:
+    user_id = json.loads(entry).get("user_id")
+    return user_id if isinstance(user_id, str) else None
+
+
+def _file_of(entries: Mapping[str, bytes]) -> bytes:
+    lines = (json.dumps(id_).encode() + b": " + entry for id_, entry in sorted(entries.items()))
+    return b'{"documents": {\n' + b",\n".join(lines) + b"\n}}\n"

@@ -89,7 +89,9 @@ class Searcher:
             allowed = None if wanted.is_open else {id_ for id_, card in cards.items() if wanted.passes(card)}
             return self._library.sets.search(user_id, index, query, limit, allowed, cards)
 
-        return await self._shelves.read(user_id, in_current if index == CURRENT else in_v2_set)
+        if index == CURRENT:
+            return await self._shelves.glance(user_id, in_current)
+        return await self._shelves.read(user_id, in_v2_set)
 
     async def context(
         self, query: str, max_tokens: int | None, *, user_id: str, session_id: str | None
