@@ -1,10 +1,10 @@
 """Coordinators on Ray: each holds one shard of a run and keeps a bounded number of tasks under way.
 
-A coordinator does nothing by itself: the driver calls `advance` again and again, each time with the number of tasks
-that the shard may have under way. So pausing, throttling and changing the number of workers are arguments of the next
-call, and a coordinator or driver that dies leaves nothing behind that goes on by itself. A coordinator that is made
-anew for the same shard first waits until the tasks of the one before have ended (they hold the shard's fence), then
-finds in the ledger what they did.
+A coordinator does nothing by itself: the driver calls `begin`, then `advance` again and again, each time with the
+number of tasks that the shard may have under way. So pausing, throttling and changing the number of workers are
+arguments of the next call, and a coordinator or driver that dies leaves nothing behind that goes on by itself. A
+coordinator that is made anew for the same shard first waits until the tasks of the one before have ended (they hold the
+shard's fence), then finds in the ledger what they did.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Turn:
     """What a coordinator reports after each call. *totals* come with the last one only."""
 
     done: bool
-    in_flight: int
-    users: int
-    sessions: int
-    messages: int
-    bytes: int
-    read: int
-    quarantined: int
+    in_flight: int = 0
+    users: int = 0
+    sessions: int = 0
+    messages: int = 0
+    bytes: int = 0
+    read: int = 0
+    quarantined: int = 0
     failure: Failure | None = None
     totals: Totals | None = None
 
@@ -106,14 +106,14 @@ class _Coordinator:
         """Has that many workers load the code that they will run."""
         ray.get([run_task.remote(None) for _ in range(tasks)])
 
-    def begin(self, plan: ShardPlan) -> Failure | None:
-        """Takes over a shard; gives back what prevents that."""
+    def begin(self, plan: ShardPlan, allowance: Allowance) -> Turn:
+        """Takes over a shard, and its first turn."""
         try:
             wait_for_fence(plan.fence, _FENCE_TIMEOUT_S)
             self._shard = Shard(plan)
         except (BusyError, LedgerError, SourceError, TargetError) as error:
-            return error
-        return None
+            return Turn(done=True, failure=error)
+        return self.advance(allowance)
 
     def advance(self, allowance: Allowance) -> Turn:
         """Works for a short turn within the allowance."""

@@ -163,9 +163,14 @@ class LedgerReader:
         """The latest units of a span, by name, from the records that can hold some between *low* and *high*."""
         units: dict[str, Unit] = {}
         for place in sorted(places):
-            if not _is_apart(place, low, high):
-                units.update({unit.name: unit for unit in _units_of(self._payload(place))})
-        return {name: unit for name, unit in units.items() if not unit.is_removed}
+            if _is_apart(place, low, high):
+                continue
+            for unit in _units_of(self._payload(place)):
+                if unit.is_removed:
+                    units.pop(unit.name, None)
+                else:
+                    units[unit.name] = unit
+        return units
 
     def _payload(self, place: Place) -> bytes:
         fd = self._fds.get(place.journal)

@@ -145,6 +145,7 @@ class _Seat:
     shard: int
     actor: Any
     turn: Any = None
+    begun: bool = False
     incarnation: int = 0
     last: Turn | None = None
     read: int = 0
@@ -191,26 +192,23 @@ class _PhaseRun:
         self.started = time.monotonic()
         self.throttle = Throttle(self.started)
         self.users_total: int | None = None
+        self.counting = phase.items is not None  # only of the whole source is there anything to count
         self.restarts = 0
         self.recent: deque[tuple[float, int]] = deque()
         self.shown = 0.0
 
     def run(self) -> Totals:
-        if self.phase.items is None:
-            threading.Thread(target=self._count_users, daemon=True).start()
         shards = range(
             self.backend.shards
             if self.phase.items is None
             else min(self.backend.shards, 1 + len(self.phase.items) // 64)
         )
         seats = [_Seat(shard, self.backend.actor(shard)) for shard in shards]
-        for seat in seats:
-            self._begin(seat, len(seats))
         totals = Totals()
         while any(not seat.closed for seat in seats):
             self._give_turns(seats)
             for seat in self._finished(seats):
-                turn = self._turn_of(seat, len(seats))
+                turn = self._turn_of(seat)
                 if turn is None:
                     continue
                 seat.last = turn
@@ -222,19 +220,6 @@ class _PhaseRun:
             self._show(seats)
         return totals
 
-    def _begin(self, seat: _Seat, shards: int) -> None:
-        """Gives the shard to its coordinator, to a new one if that dies."""
-        while True:
-            plan = self.phase.shard_plan(seat.shard, shards, seat.incarnation)
-            try:
-                failure = ray.get(seat.actor.begin.remote(plan))
-            except ray.exceptions.RayActorError as error:
-                self._replace(seat, error)
-                continue
-            if failure is not None:
-                raise failure
-            return
-
     def _give_turns(self, seats: Sequence[_Seat]) -> None:
         workers = 0 if self.control.paused else self.control.workers or self.backend.workers
         # With every CPU of the cluster at work, one more task a shard waits at Ray, which bounds what runs, and so no
@@ -245,21 +230,27 @@ class _PhaseRun:
         if limit is not None:
             limit //= max(1, sum(not seat.closed for seat in seats))
         for seat, share in zip(seats, shares, strict=True):
-            if not seat.closed and seat.turn is None:
-                seat.turn = seat.actor.advance.remote(Allowance(share, limit))
+            if seat.closed or seat.turn is not None:
+                continue
+            allowance = Allowance(share, limit)
+            if seat.begun:
+                seat.turn = seat.actor.advance.remote(allowance)
+            else:
+                plan = self.phase.shard_plan(seat.shard, len(seats), seat.incarnation)
+                seat.turn = seat.actor.begin.remote(plan, allowance)
+                seat.begun = True
 
     def _finished(self, seats: Sequence[_Seat]) -> list[_Seat]:
         waiting = {seat.turn: seat for seat in seats if seat.turn is not None}
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=1.0)
         return [waiting[reference] for reference in ready]
 
-    def _turn_of(self, seat: _Seat, shards: int) -> Turn | None:
+    def _turn_of(self, seat: _Seat) -> Turn | None:
         reference, seat.turn = seat.turn, None
         try:
             turn: Turn = ray.get(reference)
         except ray.exceptions.RayActorError as error:
             self._replace(seat, error)
-            self._begin(seat, shards)
             return None
         if seat.last is not None and turn.sessions > seat.last.sessions:
             self.restarts = 0
@@ -272,6 +263,7 @@ class _PhaseRun:
         if self.restarts > _RESTARTS_WITHOUT_PROGRESS:
             raise ClusterError(f"the coordinator of shard {seat.shard} keeps dying: {error}") from error
         seat.incarnation += 1
+        seat.begun = False
         seat.read = 0
         seat.actor = self.backend.replace_actor(seat.shard)
 
@@ -281,6 +273,9 @@ class _PhaseRun:
             return
         self.shown = now
         self.control = self.phase.state.control()
+        if not self.counting and any(not seat.closed for seat in seats):
+            self.counting = True
+            threading.Thread(target=self._count_users, daemon=True).start()
         turns = [seat.last for seat in seats if seat.last is not None]
         users = sum(turn.users for turn in turns)
         self.recent.append((now, users))

@@ -32,14 +32,14 @@ from modules.core.layout import component
 class Progress:
     """How far a user directory has been gone through: the units made or found, and the children that are left.
 
-    put_off: children (``""``: what stands beside them) that are to be migrated, and whether they were before, when the
-    target is only looked at; gone: units that v2 no longer has.
+    read_bytes: of the files of units made now; put_off: children (``""``: what stands beside them) that are to
+    be migrated, and whether they were before, when the target is only looked at; gone: units that v2 no longer has.
     """
 
     units: list[tuple[Unit, bool]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     last: str | None = None
-    seen_bytes: int = 0
+    read_bytes: int = 0
     put_off: list[tuple[str, Unit | None]] = field(default_factory=list)
     gone: list[Unit] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ class UserMigration:
         budget_bytes: int,
     ) -> None:
         for position, child in enumerate(chosen):
-            if position and (time.perf_counter() > deadline or progress.seen_bytes > budget_bytes):
+            if position and (time.perf_counter() > deadline or progress.read_bytes > budget_bytes):
                 progress.left = list(chosen[position:])
                 break
             known = self.known.get(ledger_name(child)) if self.known else None
@@ -188,8 +188,9 @@ class UserMigration:
 
     def _add(self, progress: Progress, unit: Unit, known: Unit | None = None) -> None:
         progress.units.append((unit, unit is known))
-        for file in unit.files:
-            progress.seen_bytes += file[1]
+        if unit is not known:
+            for file in unit.files:
+                progress.read_bytes += file[1]
 
     # ---- listing
 

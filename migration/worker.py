@@ -190,14 +190,14 @@ def process(task: Task) -> Result:
         job = Job(task.settings, make(task.settings.target, task.settings.between_ns), time.time_ns())
         try:
             for position, item in enumerate(task.items):
-                over = time.perf_counter() > deadline or result.bytes > task.max_bytes
+                over = time.perf_counter() > deadline or result.read > task.max_bytes
                 if position and over:
                     result.left += task.items[position:]
                     break
                 span = item.span
                 places = task.places[position]
                 known = ledger.units_at(places, span.low, span.high) if places else {}
-                budget = task.max_bytes - result.bytes
+                budget = task.max_bytes - result.read
                 try:
                     units, left = _HANDLERS[item.kind](job, item, known, deadline, budget, result.changes)
                     if not task.survey and known and item.kind != "removed":
