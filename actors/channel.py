@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from modules.core.clock import IdMaker, new_hex
-from modules.core.coalesce import Coalescer
+from modules.core.coalesce import Coalescer, NoAnswer
 from modules.core.errors import Unavailable
 from modules.core.tracing import current_traceparent
 
@@ -61,11 +61,8 @@ class Channel:
         limit_s = self._limits.call_timeout_s if timeout_s is None else timeout_s
         packed = self._codec.pack(Call(method, tuple(args), kwargs or {}, limit_s, key, current_traceparent()))
         try:
-            async with asyncio.timeout(limit_s + _GRACE_S) as limit:
-                reply = await self._ask(method, packed, may_repeat)
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            reply = await self._ask(method, packed, may_repeat, asyncio.get_running_loop().time() + limit_s + _GRACE_S)
+        except NoAnswer:
             raise TimedOut(f"no answer from {self.name} to {method} in {limit_s:g} s") from None
         value = self._codec.unpack(reply.packed)
         if reply.ok:
@@ -122,13 +119,13 @@ class Channel:
 
     # -- below -----------------------------------------------------------------------------------------------
 
-    async def _ask(self, method: str, packed: Any, may_repeat: bool) -> Reply:
+    async def _ask(self, method: str, packed: Any, may_repeat: bool, by: float) -> Reply:
         while True:
             call_id = self._new_call_id()
             try:
-                reply: Reply | Lost | None = await self._joined.submit((call_id, packed))
+                reply: Reply | Lost | None = await self._joined.submit((call_id, packed), by=by)
                 while reply is None:  # it takes longer than the others of its flight, which are back
-                    reply = await self._late.submit(call_id)
+                    reply = await self._late.submit(call_id, by=by)
                 if isinstance(reply, Lost):
                     raise Unreachable(f"{self.name} knows nothing of a call: it was restarted", was_sent=True)
                 return reply

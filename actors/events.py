@@ -32,6 +32,11 @@ class Subscriptions:
 
     def __init__(self, listeners: Mapping[str, Sequence[str]]) -> None:
         self._listeners = {event: tuple(modules) for event, modules in listeners.items()}
+        self._hearing_all = self._listeners.get(ALL_EVENTS, ())
+        self._modules = {
+            event: (*named, *(one for one in self._hearing_all if one not in named))
+            for event, named in self._listeners.items()
+        }
 
     @classmethod
     def of(cls, topology: Topology) -> Subscriptions:
@@ -47,8 +52,7 @@ class Subscriptions:
 
     def modules(self, event: str) -> tuple[str, ...]:
         """Who listens to *event*, each once, in the order of their start; those that hear all events come last."""
-        named, all_hearing = self._listeners.get(event, ()), self._listeners.get(ALL_EVENTS, ())
-        return (*named, *(one for one in all_hearing if one not in named))
+        return self._modules.get(event, self._hearing_all)
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,11 +326,19 @@ async def _while_some_end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     if len(tasks) == 1:
         await asyncio.wait(tasks)
         return
-    end = asyncio.get_running_loop().time() + _FLIGHT_MOST_S
-    left = set(tasks)
-    while left and (rest_s := end - asyncio.get_running_loop().time()) > 0:
-        ended, left = await asyncio.wait(
-            left, timeout=min(_FLIGHT_PATIENCE_S, rest_s), return_when=asyncio.FIRST_COMPLETED
-        )
-        if not ended:
-            return
+    loop = asyncio.get_running_loop()
+    all_ended = loop.create_future()
+    left, latest = len(tasks), loop.time()
+    end = latest + _FLIGHT_MOST_S
+
+    def note(_: asyncio.Task[Any]) -> None:
+        nonlocal left, latest
+        left, latest = left - 1, loop.time()
+        if not left and not all_ended.done():
+            all_ended.set_result(None)
+
+    for task in tasks:
+        task.add_done_callback(note)
+    # One look for each stretch of patience, and none for each task that ends.
+    while left and (rest_s := min(latest + _FLIGHT_PATIENCE_S, end) - loop.time()) > 0:
+        await asyncio.wait((all_ended,), timeout=rest_s)

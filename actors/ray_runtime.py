@@ -35,6 +35,7 @@ _HOME = Path(__file__).resolve().parent.parent
 # Requests that one actor holds at a time. Each may carry many calls; the host bounds those.
 _REQUESTS_AT_A_TIME = 1000
 _PROBE_S = 3.0
+_PICKLED = Pickled()
 
 
 class RayRuntime:
@@ -45,7 +46,7 @@ class RayRuntime:
     joined.
     """
 
-    codec: Codec = Pickled()
+    codec: Codec = _PICKLED
 
     def __init__(self, *, address: str | None = None, num_cpus: int | None = None) -> None:
         self._is_ours = not ray.is_initialized()
@@ -93,7 +94,11 @@ class RayConnector:
 
 
 class RayTransport:
-    """*actor* where it is known; else it is found by its name."""
+    """*actor* where it is known; else it is found by its name.
+
+    What crosses is packed here, in one piece: bytes Ray hands on as they are, anything else it takes through a pickler
+    in Python, each argument by itself.
+    """
 
     def __init__(self, namespace: str, name: str, actor: Any = None) -> None:
         self._namespace = namespace
@@ -103,7 +108,7 @@ class RayTransport:
     async def request(self, operation: str, payload: Any = None) -> Any:
         actor = self._found()
         try:
-            return await actor.request.remote(operation, payload)
+            return _PICKLED.unpack(await actor.request.remote(_PICKLED.pack((operation, payload))))
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
@@ -151,9 +156,10 @@ class _ModuleActor:
         self._connector = RayConnector(namespace)
         self._starting: asyncio.Task[Hosting] | None = None
 
-    async def request(self, operation: str, payload: Any) -> Any:
+    async def request(self, packed: bytes) -> bytes:
         hosting = await self._started()
-        return await hosting.serve(operation, payload)
+        operation, payload = _PICKLED.unpack(packed)
+        return _PICKLED.pack(await hosting.serve(operation, payload))
 
     async def _started(self) -> Hosting:
         if self._starting is None:

@@ -65,7 +65,7 @@ class EventRouter:
         """Take *topology* for what is true from now on."""
         self._subscriptions = Subscriptions.of(topology)
 
-    async def forward(self, envelope: Envelope) -> None:
+    def forward(self, envelope: Envelope) -> None:
         """Queue an event for its listeners elsewhere. Raises ValidationError when its data cannot cross."""
         destinations = self.destinations(envelope)
         if destinations:

@@ -233,7 +233,7 @@ class Platform:
         await self._spans.close(grace_s=_GRACE_S)
 
     async def _forward(self, envelope: Envelope) -> None:
-        await self._router.forward(envelope)
+        self._router.forward(envelope)
 
     def _let_go(self) -> None:
         if self._lock is not None:

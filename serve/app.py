@@ -32,8 +32,9 @@ from .openapi import shown_document
 from .rates import Rates
 from .request_spans import RequestSpans
 from .requests import Requests, on_error
-from .routes import ROUTES, methods_at
+from .routes import ROUTES, busiest, methods_at
 from .serving import Serving
+from .shortcut import Shortcut
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def _add_layers(
     """Around the routes; the one that is added last is the outermost."""
     uploads = {path for routes in ROUTES for path in routes.uploads}
     rules = BodyRules(uploads, max_body_bytes=http.max_body_bytes, max_upload_bytes=http.max_upload_bytes)
+    app.add_middleware(Shortcut, routes=busiest())
     app.add_middleware(Bodies, rules=rules)
     app.add_middleware(Gate, keys=keys, rates=Rates(http.requests_per_minute, clock), origins=http.cors_origins)
     if http.cors_origins:

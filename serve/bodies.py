@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modules.core.errors import ValidationError
 
 from .errors import TooLarge, WrongMediaType
+from .exchange import exchange_of
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _JSON = "application/json"
@@ -36,7 +36,7 @@ class BodyRules:
         return self._of_upload if method in _WITH_BODY and path in self._uploads else self._usual
 
 
-def check_announced(rule: BodyRule, method: str, headers: Headers) -> None:
+def check_announced(rule: BodyRule, method: str, headers: Mapping[str, str]) -> None:
     """What can be said before the body is read. Raises TooLarge, WrongMediaType, and ValidationError for a length
     that is no number."""
     announced = announced_bytes(headers)
@@ -48,7 +48,7 @@ def check_announced(rule: BodyRule, method: str, headers: Headers) -> None:
         raise WrongMediaType(f"this route takes {rule.media_type}", param="Content-Type")
 
 
-def announced_bytes(headers: Headers) -> int | None:
+def announced_bytes(headers: Mapping[str, str]) -> int | None:
     """How long the body says it is. Raises ValidationError for what is no number."""
     announced = headers.get("content-length")
     if announced is None:
@@ -70,7 +70,7 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         rule = self._rules.of(scope["method"], scope["path"])
-        check_announced(rule, scope["method"], Headers(scope=scope))
+        check_announced(rule, scope["method"], exchange_of(scope).received)
         received = 0
 
         async def counted() -> Message:

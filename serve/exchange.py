@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import cast
@@ -18,12 +19,19 @@ request_id_of_now: ContextVar[str | None] = ContextVar("modchat_request_id", def
 
 @dataclass(slots=True)
 class Exchange:
-    """``headers`` go out with the answer, whoever makes it. ``caller`` is set once who calls is known."""
+    """``received`` are the request's headers by their names in lower case; where one stands there twice, the first.
+    ``headers`` go out with the answer, whoever makes it. ``caller`` is set once who calls is known."""
 
     request_id: str
+    received: Mapping[str, str]
     caller: Caller | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     error_code: str | None = None
+
+
+def received_in(scope: Scope) -> dict[str, str]:
+    """Read once, for all layers."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 def begin(scope: Scope, exchange: Exchange) -> None:

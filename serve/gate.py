@@ -7,10 +7,10 @@ not), and, with keys or without, a change that a browser sends for a page of a f
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.findings import is_loopback
@@ -33,14 +33,14 @@ def is_open(path: str) -> bool:
     return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
-def check_host(headers: Headers) -> None:
+def check_host(headers: Mapping[str, str]) -> None:
     """Raises NotAllowed for a host that is not this machine's own."""
     host = headers.get("host", "")
-    if host and not is_loopback(_name_of(f"//{host}")):
+    if host and not _is_own(host):
         raise NotAllowed("this server has no keys, and answers to localhost alone", code="host_not_allowed")
 
 
-def check_origin(method: str, headers: Headers, allowed: Collection[str]) -> None:
+def check_origin(method: str, headers: Mapping[str, str], allowed: Collection[str]) -> None:
     """Raises NotAllowed for a change on behalf of a page of another origin than the server's own or the *allowed*."""
     origin = headers.get("origin")
     if method in _SAFE or origin is None or origin in allowed:
@@ -50,15 +50,15 @@ def check_origin(method: str, headers: Headers, allowed: Collection[str]) -> Non
         raise NotAllowed("changes for pages of this origin are refused", code="origin_not_allowed")
 
 
-def _name_of(address: str) -> str:
-    """The host's name without its port; empty for what is no address."""
+@lru_cache(maxsize=64)
+def _is_own(host: str) -> bool:
     try:
-        return urlsplit(address).hostname or ""
-    except ValueError:
-        return ""
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:  # it is no address
+        return False
 
 
-def shown_key(headers: Headers) -> str | None:
+def shown_key(headers: Mapping[str, str]) -> str | None:
     """The key of ``Authorization: Bearer KEY``."""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" and credentials.strip() else None
@@ -79,7 +79,8 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        headers, exchange = Headers(scope=scope), exchange_of(scope)
+        exchange = exchange_of(scope)
+        headers = exchange.received
         if self._keys is None:
             check_host(headers)
         check_origin(scope["method"], headers, self._origins)
@@ -94,7 +95,7 @@ class Gate:
         exchange.caller = caller
         self._count(who if self._keys is None else f"key:{caller.name}", exchange.headers)
 
-    def _caller(self, headers: Headers) -> Caller:
+    def _caller(self, headers: Mapping[str, str]) -> Caller:
         if self._keys is None:
             return ANYBODY
         key = shown_key(headers)

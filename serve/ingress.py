@@ -37,8 +37,8 @@ class Ingress:
     def __init__(self, app: ASGIApp, *, at_once: int) -> None:
         self._app = app
         self._slots = asyncio.Semaphore(at_once)
-        self._waiting = 0
-        self._most_waiting = at_once * _WAITING_FOR_EACH
+        self._in_hand = 0
+        self._most_in_hand = at_once * (1 + _WAITING_FOR_EACH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,21 +48,15 @@ class Ingress:
         if scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        if self._slots.locked():
-            if self._waiting >= self._most_waiting:
-                await _refuse(scope, send)
-                return
-            self._waiting += 1
-            try:
-                await self._slots.acquire()
-            finally:
-                self._waiting -= 1
-        else:
-            await self._slots.acquire()
+        if self._in_hand >= self._most_in_hand:
+            await _refuse(scope, send)
+            return
+        self._in_hand += 1
         try:
-            await self._app(scope, receive, send)
+            async with self._slots:
+                await self._app(scope, receive, send)
         finally:
-            self._slots.release()
+            self._in_hand -= 1
 
 
 def _without_request_id(send: Send) -> Send:
@@ -70,7 +64,7 @@ def _without_request_id(send: Send) -> Send:
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [header for header in message["headers"] if header[0].lower() != b"x-request-id"]
+            kept = [header for header in message["headers"] if header[0] != b"x-request-id"]
             message = {**message, "headers": kept}
         await send(message)
 

@@ -10,9 +10,12 @@ import threading
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import msgspec
+
 from .exchange import request_id_of_now
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonLines(logging.Formatter):
@@ -29,7 +32,10 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _USUAL}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        try:
+            return _ENCODE(line).decode()
+        except (UnicodeEncodeError, OverflowError):  # half a character, a number beyond 64 bits
+            return json.dumps(line, default=str)
 
 
 class JoinedLines(logging.StreamHandler[TextIO]):

@@ -72,10 +72,17 @@ class Metrics:
         )
         self._keys = Gauge("modchat_keys_current", "Whether the file of keys is in force as it stands: 1 or 0.", **own)
         self._keys.set(1)
+        # Looking up the series of its labels costs more than what is done to it.
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        series = self._answered.get((method, route, status))
+        if series is None:
+            series = self._requests.labels(method, route, str(status)), self._seconds.labels(method, route)
+            self._answered[method, route, status] = series
+        requests, durations = series
+        requests.inc()
+        durations.observe(seconds)
 
     def first_event(self, route: str, seconds: float) -> None:
         self._first_byte.labels(route).observe(seconds)

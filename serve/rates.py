@@ -20,6 +20,7 @@ class Rates:
 
     def __init__(self, requests_per_minute: int, clock: Clock) -> None:
         self._limit = RateLimitItemPerMinute(requests_per_minute)
+        self._limit_header = (b"x-ratelimit-limit", b"%d" % requests_per_minute)
         self._storage = _without_timer(MemoryStorage())
         self._limiter = SlidingWindowCounterRateLimiter(self._storage)
         self._clock = clock
@@ -37,8 +38,11 @@ class Rates:
         return self.headers(max(0, stats.remaining), stats.reset_time)
 
     def headers(self, remaining: int, reset_at: float) -> list[tuple[bytes, bytes]]:
-        values = {"limit": self._limit.amount, "remaining": remaining, "reset": round(reset_at)}
-        return [(f"x-ratelimit-{name}".encode(), str(value).encode()) for name, value in values.items()]
+        return [
+            self._limit_header,
+            (b"x-ratelimit-remaining", b"%d" % remaining),
+            (b"x-ratelimit-reset", b"%d" % round(reset_at)),
+        ]
 
     def exhausted(self, who: str) -> list[tuple[bytes, bytes]]:
         return self.headers(0, self._limiter.get_window_stats(self._limit, who).reset_time)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from modules.core.errors import PlatformError
 from modules.core.tracing import SERVER, SpanContext, Tracer
 
+from .errors import HttpError
 from .exchange import exchange_of
-from .requests import route_of
+from .problems import problem_of
+from .requests import answer_of, route_of
 
 _UNTRACED = frozenset({"/health", "/ready", "/metrics"})
 _FAILED = 500
@@ -30,22 +33,30 @@ class RequestSpans:
             await self._app(scope, receive, send)
             return
         method = scope["method"]
-        with tracer.span(method, {"http.request.method": method}, kind=SERVER, parent=_sender_of(scope)) as span:
+        exchange = exchange_of(scope)
+        sender = SpanContext.parse(exchange.received.get("traceparent"))
+        with tracer.span(method, {"http.request.method": method}, kind=SERVER, parent=sender) as span:
+            has_begun = False
 
             async def send_and_note(message: Message) -> None:
+                nonlocal has_begun
                 if message["type"] == "http.response.start":
-                    status = message["status"]
+                    has_begun, status = True, message["status"]
                     span.set("http.response.status_code", status)
                     if status >= _FAILED:
                         span.fail(str(status))
                 await send(message)
 
             if span.context is not None:
-                exchange = exchange_of(scope)
                 exchange.headers.append((b"traceresponse", span.context.traceparent.encode()))
                 span.set("modchat.request_id", exchange.request_id)
             try:
                 await self._app(scope, receive, send_and_note)
+            except (HttpError, PlatformError) as error:
+                # A layer further in refuses. That is no failure of the server's, if the status does not say so.
+                if has_begun:
+                    raise
+                await answer_of(problem_of(error), exchange, error)(scope, receive, send_and_note)
             finally:
                 # Which route it is, is known once the application has looked.
                 route = route_of(scope)
@@ -59,10 +70,3 @@ def _tracer_of(scope: Scope) -> Tracer | None:
     serving = getattr(scope["app"].state, "serving", None)
     tracer: Tracer | None = None if serving is None else serving.platform.tracer
     return tracer if tracer is not None and tracer.is_on else None
-
-
-def _sender_of(scope: Scope) -> SpanContext | None:
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            return SpanContext.parse(value.decode("latin-1"))
-    return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modules.core.clock import Clock, IdMaker
 
-from .exchange import Exchange, begin, exchange_of, request_id_of_now
+from .exchange import Exchange, begin, exchange_of, received_in, request_id_of_now
 from .json_response import Json
 from .metrics import Metrics
 from .paths import routed_path
@@ -24,7 +24,7 @@ from .problems import Problem, problem_of
 log = logging.getLogger(__name__)
 access = logging.getLogger("serve.access")
 
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED = "unmatched"
 _CLOSED_BY_CLIENT = 499
@@ -52,7 +52,8 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(self._id_of(scope))
+        received = received_in(scope)
+        exchange = Exchange(self._id_of(received), received)
         begin(scope, exchange)
         token = request_id_of_now.set(exchange.request_id)
         began = self._clock.monotonic()
@@ -83,11 +84,9 @@ class Requests:
             self._note(scope, exchange, status, self._clock.monotonic() - began)
             request_id_of_now.reset(token)
 
-    def _id_of(self, scope: Scope) -> str:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _ID.fullmatch(value):
-                return str(value.decode())
-        return f"req_{self._new_id()}"
+    def _id_of(self, received: Mapping[str, str]) -> str:
+        sent = received.get("x-request-id", "")
+        return sent if _ID.fullmatch(sent) else f"req_{self._new_id()}"
 
     def _note(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
         route = route_of(scope)
@@ -104,9 +103,9 @@ class Requests:
             }
             # Made here, so that nobody goes through the stack to find this line.
             arguments = (method, route, status)
-            access.handle(
-                access.makeRecord(access.name, logging.INFO, __file__, 0, "%s %s %d", arguments, None, extra=told)
-            )
+            record = logging.LogRecord(access.name, logging.INFO, __file__, 0, "%s %s %d", arguments, None)
+            vars(record).update(told)
+            access.handle(record)
 
 
 def _method_of(scope: Scope) -> str:

@@ -151,7 +151,7 @@ def forked(function: Callable[[], object], output: Path | None = None) -> int:
                 os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
             function()
             code = 0
-        except BaseException:
+        except Exception:  # noqa: BLE001 - whatever it was has to be seen
             traceback.print_exc()
         finally:
             sys.stderr.flush()

@@ -154,15 +154,20 @@ class MessageBus:
                 await self.report(envelope, f"middleware {_name_of(middleware)}", error)
                 return Delivery(envelope, 0, (f"middleware {_name_of(middleware)}",))
             envelope = replace(envelope, data=data)
+        return await self.hand_out(envelope)
+
+    async def hand_out(self, envelope: Envelope) -> Delivery:
+        """Hand an event that was emitted here to all that hear it."""
         if self._hearing_all:
             delivery, _ = await asyncio.gather(self.deliver(envelope), self.deliver_together((envelope,)))
             return delivery
         return await self.deliver(envelope)
 
-    async def deliver(self, envelope: Envelope, *, besides: Handler | None = None) -> Delivery:
-        """Hand an event, as it is, to its handlers but *besides*; those of `hear_all` are not among them."""
-        subscribed = (*self._subscriptions.get(envelope.event, ()), *self._subscriptions.get(ALL_EVENTS, ()))
-        hearing = [one for one in subscribed if one.handler != besides]
+    async def deliver(self, envelope: Envelope) -> Delivery:
+        """Hand an event, as it is, to its handlers; those of `hear_all` are not among them."""
+        hearing = self._handlers_of(envelope.event)
+        if not hearing:
+            return Delivery(envelope, 0)
         outcomes = await asyncio.gather(*(self._deliver(one, envelope) for one in hearing))
         failed = tuple(one.name for one, done in zip(hearing, outcomes, strict=True) if not done)
         return Delivery(envelope, len(hearing) - len(failed), failed)
@@ -177,10 +182,9 @@ class MessageBus:
                 for envelope in envelopes:
                     await self.report(envelope, _name_of(handler), error)
 
-    def hears(self, event: str, *, besides: Handler | None = None) -> bool:
-        """Whether any handler but *besides* is there for an event, those of `hear_all` left aside."""
-        subscribed = (*self._subscriptions.get(event, ()), *self._subscriptions.get(ALL_EVENTS, ()))
-        return any(one.handler != besides for one in subscribed)
+    def hears(self, event: str) -> bool:
+        """Whether any handler is there for an event, those of `hear_all` left aside."""
+        return bool(self._handlers_of(event))
 
     async def report(self, envelope: Envelope, name: str, error: Exception) -> None:
         """Log, count and put into the dead-letter file what *name* could not do with an event."""
@@ -195,6 +199,9 @@ class MessageBus:
             await self._dead_letters.append(DEAD_LETTERS, line)
         except PlatformError:
             log.exception("the dead-letter file could not be written; the letter was: %s", line.decode())
+
+    def _handlers_of(self, event: str) -> tuple[_Subscription, ...]:
+        return (*self._subscriptions.get(event, ()), *self._subscriptions.get(ALL_EVENTS, ()))
 
     def _envelope(self, event: str, data: Mapping[str, Any], source: str | None, trace_id: str | None) -> Envelope:
         traceparent = current_traceparent() or ""

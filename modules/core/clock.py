@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
-from uuid import uuid4
 
 IdMaker = Callable[[], str]
 
@@ -33,7 +33,7 @@ class SystemClock:
 
 def new_hex() -> str:
     """32 hex digits that nobody has had before."""
-    return uuid4().hex
+    return secrets.token_hex(16)
 
 
 def moment_of(text: str) -> datetime | None:

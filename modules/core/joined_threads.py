@@ -2,8 +2,9 @@
 
 Handing a piece to a thread and taking its result back costs more than many a piece itself, above all where thread and
 loop run on two cores and take the interpreter's lock from each other at each system call: storing a short message
-took 0.5 ms of processor time that way, and takes 0.1 ms joined (``benchmarks/bench_chat.py``). Pieces that come while
-others are under way gather and go together; a slow one delays those that come after it by *hold_s* at most.
+took 0.5 ms of processor time that way, and takes 0.1 ms joined (``benchmarks/bench_chat.py``). Pieces of one moment go
+together, one after the other, as do those that gather while others are under way; a slow one delays those that come
+after it by *hold_s* at most.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import NamedTuple, Protocol
 
 from .clock import new_hex
 from .errors import NotFound, StorageError, ValidationError
@@ -42,8 +43,7 @@ class StorageBackend(Protocol):
     async def exists(self, key: str) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """Which file stands under a key, and how long it is."""
 
     inode: int
@@ -57,6 +57,7 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+@lru_cache(maxsize=4096)
 def key_parts(key: str) -> tuple[str, ...]:
     """The components of *key*. Raises ValidationError for a key that could mean anything outside the base."""
     parts = tuple(key.split("/"))
@@ -252,6 +253,16 @@ class FlatFiles:
             return None
         return FileStamp(status.st_ino, status.st_size)
 
+    def is_still(self, key: str, stamp: FileStamp) -> bool:
+        """Whether the very file that *stamp* describes stands under *key*, as long as it says. The cheapest look there
+        is: nothing is opened, and a link on the way, which this follows, leads to another file."""
+        key_parts(key)
+        try:
+            status = os.stat(f"{self.base}/{key}", follow_symlinks=False)
+        except OSError:
+            return False  # whoever opens it is told why
+        return (status.st_ino, status.st_size) == (stamp.inode, stamp.size)
+
     def exists(self, key: str) -> bool:
         """Whether a regular file stands under *key*. Links and directories do not count."""
         *parents, name = key_parts(key)
@@ -304,8 +315,7 @@ class FlatFiles:
         finally:
             os.close(fd)
 
-    @contextmanager
-    def _directory(self, parts: Iterable[str], *, create: bool = False, fsync: bool = False) -> Iterator[int]:
+    def _directory(self, parts: Iterable[str], *, create: bool = False, fsync: bool = False) -> _Open:
         if create:
             self.base.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -314,9 +324,10 @@ class FlatFiles:
                 below = _step(fd, part, create=create, fsync=fsync)
                 os.close(fd)
                 fd = below
-            yield fd
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        return _Open(fd)
 
 
 class FlatFileStorage:
@@ -344,16 +355,46 @@ class FlatFileStorage:
         return await asyncio.to_thread(self.files.exists, key)
 
 
-@contextmanager
-def _as_storage_error(doing: str, key: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFound(f"nothing is stored under {key!r}") from error
-    except OSError as error:
+# Classes, for generators cost twice as much, and all that is stored passes through these.
+class _Open:
+    """A descriptor, closed at the end."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *raised: object) -> None:
+        os.close(self._fd)
+
+
+class _as_storage_error:
+    """What the system refuses is raised as NotFound or StorageError."""
+
+    __slots__ = ("_doing", "_key")
+
+    def __init__(self, doing: str, key: str) -> None:
+        self._doing = doing
+        self._key = key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"nothing is stored under {self._key!r}") from error
         if error.errno == errno.ELOOP:
-            raise StorageError(f"cannot {doing} {key!r}: a symbolic link is on the way", key=key) from error
-        raise StorageError.because(error, doing, key) from error
+            raise StorageError(
+                f"cannot {self._doing} {self._key!r}: a symbolic link is on the way", key=self._key
+            ) from error
+        raise StorageError.because(error, self._doing, self._key) from error
 
 
 def _step(parent: int, name: str, *, create: bool, fsync: bool) -> int:

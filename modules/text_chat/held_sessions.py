@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from modules.core.errors import NotFound
 
@@ -39,10 +39,16 @@ class HeldSessions:
         held = self._held.get((user_id, session_id))
         return held.opened if held else None
 
-    @asynccontextmanager
-    async def reading(self, user_id: str, session_id: str) -> AsyncIterator[Held]:
+    def reading(self, user_id: str, session_id: str) -> Holding:
         """The session, held open; others may read and one may write meanwhile."""
-        key = (user_id, session_id)
+        return Holding(self, (user_id, session_id), to_write=False)
+
+    def writing(self, user_id: str, session_id: str) -> Holding:
+        """The session, for this caller alone to write. Raises NotFound when it was deleted meanwhile."""
+        return Holding(self, (user_id, session_id), to_write=True)
+
+    async def take(self, key: Key) -> Held:
+        """The session, opened if it is not, with one holder more."""
         if key not in self._held:
             opened = await asyncio.to_thread(self._open_session, *key)
             # Somebody else may have opened it meanwhile; then theirs is the one.
@@ -50,19 +56,13 @@ class HeldSessions:
         held = self._held[key]
         self._held.move_to_end(key)
         held.holders += 1
-        try:
-            await self._let_surplus_go()
-            yield held
-        finally:
-            held.holders -= 1
-
-    @asynccontextmanager
-    async def writing(self, user_id: str, session_id: str) -> AsyncIterator[Held]:
-        """The session, for this caller alone to write. Raises NotFound when it was deleted meanwhile."""
-        async with self.reading(user_id, session_id) as held, held.lock:
-            if held.is_gone:
-                raise NotFound(f"user {user_id!r} has no session {session_id!r}")
-            yield held
+        if len(self._held) > self._at_most:
+            try:
+                await self._let_surplus_go()
+            except BaseException:
+                held.holders -= 1
+                raise
+        return held
 
     def forget(self, user_id: str, session_id: str) -> None:
         """For the writer that has deleted it: whoever waits for the lock will be told."""
@@ -79,7 +79,39 @@ class HeldSessions:
         return due
 
     async def _let_surplus_go(self) -> None:
-        surplus = len(self._held) - self._at_most
-        if surplus > 0:
-            oldest = set(list(self._held.values())[:surplus])
-            await self.let_go(lambda opened: any(held.opened is opened for held in oldest))
+        oldest = set(list(self._held.values())[: len(self._held) - self._at_most])
+        await self.let_go(lambda opened: any(held.opened is opened for held in oldest))
+
+
+class Holding:
+    """A context in which a session is held, and to write also locked. Each message stored passes through one."""
+
+    __slots__ = ("_held", "_key", "_sessions", "_to_write")
+
+    def __init__(self, sessions: HeldSessions, key: Key, *, to_write: bool) -> None:
+        self._sessions = sessions
+        self._key = key
+        self._to_write = to_write
+
+    async def __aenter__(self) -> Held:
+        held = self._held = await self._sessions.take(self._key)
+        if self._to_write:
+            try:
+                await held.lock.acquire()
+            except BaseException:
+                held.holders -= 1
+                raise
+            if held.is_gone:
+                self._release()
+                raise NotFound(f"user {self._key[0]!r} has no session {self._key[1]!r}")
+        return held
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._to_write:
+            self._held.lock.release()
+        self._held.holders -= 1

@@ -119,13 +119,13 @@ class MessageLog:
             return starts
 
     def _look(self, state: SessionState | None) -> tuple[SessionState, int]:
+        if state is not None and self._files.is_still(self.key, state.stamp):
+            return state, state.log_bytes
         stamp = self._files.stamp(self.key)
         if stamp is None:
             return SessionState(), 0
         if state is None or not state.covers_a_part_of(stamp):
             state = SessionState().at(FileStamp(stamp.inode, 0))
-        if state.log_bytes == stamp.size:
-            return state, stamp.size
         end = state.log_bytes
         for line in self.scan(end):
             state = state.after(message_of(line, self._user_id, self._session_id), self._idle_timeout_s)

@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 
 KEYS_REMEMBERED = 1000
 _SEARCH_BLOCK = 1000
-_MESSAGES_A_STATE = 32  # state.json may lag by so many; the log itself never does
+# state.json may lag by so many, the log itself never does: reading those of a crash again takes a millisecond or two,
+# and to replace a file costs as much as to store several messages.
+_MESSAGES_A_STATE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class OpenSession:
         # The first line makes the file; only an fsync at that moment makes its name durable too.
         first = state.log_bytes == 0 and self._settings.durability == "fsync"
         stamp = self.log.append(line, fsync=first)
-        self.state = state.after(message, self._settings.idle_timeout_s).at(stamp)
+        self.state = state.after(message, self._settings.idle_timeout_s, stamp)
         self._remember_key(draft, stamp.size - len(line))
         self._unsaved += 1
         if self._unsaved >= _MESSAGES_A_STATE:

@@ -22,6 +22,8 @@ from .raw_object import RawObject
 
 IDEMPOTENCY_KEY = "idempotency_key"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 # Spellings of other systems. Any other role reads as "user": to take a stranger's words for the assistant's own
 # would be the worse mistake.
 _ROLE_SPELLINGS = {"human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "function": "tool"}
@@ -82,7 +84,7 @@ def line_of(message: Message) -> bytes:
 def to_json(value: Any, param: str) -> bytes:
     """*value* as strict JSON in UTF-8. Raises ValidationError naming *param* where that cannot be."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValidationError(f"{param} cannot be stored as JSON: {error}", param=param) from error
 

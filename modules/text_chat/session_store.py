@@ -35,10 +35,15 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A session as the catalogue knows it. ``migrated``: it came from elsewhere and has a ``legacy`` member."""
+    """A session as the catalogue knows it. ``migrated``: it came from elsewhere and has a ``legacy`` member.
+    ``state``: what was written to it since ``session`` was made out."""
 
     session: Session
     migrated: bool
+    state: SessionState | None = None
+
+    def now(self) -> Session:
+        return self.session if self.state is None else _with_state(self.session, self.state)
 
 
 class SessionStore:
@@ -99,7 +104,7 @@ class SessionStore:
 
     def of_user(self, user_id: str) -> list[Session]:
         """All sessions of a user, newest first. After the first time, only new ones are read."""
-        sessions = [one.session for one in self._listed(user_id).values()]
+        sessions = [one.now() for one in self._listed(user_id).values()]
         return sorted(sessions, key=lambda one: (moment_of(one.updated_at) or _EARLIEST, one.id), reverse=True)
 
     def change(self, session: Session, **changes: Any) -> Session:
@@ -131,9 +136,9 @@ class SessionStore:
         """Let lists show what was just written."""
         with self._lock:
             listed = self._catalogue.get(user_id, {})
-            one = listed.get(component(session_id))
-            if one is not None:
-                listed[component(session_id)] = replace(one, session=_with_state(one.session, state))
+            name = component(session_id)
+            if (one := listed.get(name)) is not None:
+                listed[name] = Listed(one.session, one.migrated, state)
 
     def _claim(self, user_id: str) -> str:
         for _ in range(_ATTEMPTS):

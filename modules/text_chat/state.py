@@ -30,23 +30,30 @@ class SessionState:
     log_inode: int = 0
     log_bytes: int = 0
 
-    def after(self, message: Message, idle_timeout_s: float) -> SessionState:
-        """The state once *message* is the last one of the log."""
+    def after(self, message: Message, idle_timeout_s: float, stamp: FileStamp | None = None) -> SessionState:
+        """The state once *message* is the last one of the log, true as far as *stamp* says, or as it was."""
         moment = message.timestamp or self.last_activity
         goes_on = bool(self.active_since) and not was_idle(self.last_activity, moment, idle_timeout_s)
-        return replace(
-            self,
+        # Built anew and not by `replace`, which takes twice the time: this is done for each message.
+        return SessionState(
             last_message_id=message.id,
             turn_count=self.turn_count + (message.role == "user"),
             total_tokens=self.total_tokens + tokens_of(message),
             active_since=self.active_since if goes_on else moment,
             last_activity=moment,
             message_count=self.message_count + 1,
+            log_inode=self.log_inode if stamp is None else stamp.inode,
+            log_bytes=self.log_bytes if stamp is None else stamp.size,
         )
 
     def at(self, stamp: FileStamp) -> SessionState:
         """The same state, true for the log as far as *stamp* says."""
         return replace(self, log_inode=stamp.inode, log_bytes=stamp.size)
+
+    @property
+    def stamp(self) -> FileStamp:
+        """The log, as far as this is true for it."""
+        return FileStamp(self.log_inode, self.log_bytes)
 
     def covers_a_part_of(self, stamp: FileStamp) -> bool:
         return self.log_inode == stamp.inode and self.log_bytes <= stamp.size

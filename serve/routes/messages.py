@@ -21,7 +21,7 @@ from serve.json_response import Json
 from serve.pages import Id, PageQuery, page_of
 from serve.paths import PathId
 from serve.schemas import TAG, Answer, AttachmentIn, Body, MessageOut, MessagePage, No, Positive, Whole, Yes
-from serve.serving import CallerNow, ServingNow, TextChat, caller_of, serving_of
+from serve.serving import caller_of, serving_of
 from serve.streaming import streamed
 
 router = APIRouter(tags=["messages"])
@@ -121,7 +121,7 @@ async def send_message(
 ) -> Response:
     """Store a message, and answer it. With an `Idempotency-Key`, the same request again gets the same message and
     answer, and attaches to an answer under way."""
-    # Each dependency costs as much as the rest of a short request: the busiest route goes without.
+    # The busiest routes go without dependencies (`serve.shortcut`).
     serving = serving_of(request)
     chat, user_id = serving.module("text_chat"), caller_of(request).acting_for(body.user_id)
     if not isinstance(body, AskedMessage):
@@ -155,15 +155,10 @@ class MessagesQuery(PageQuery):
 
 
 @router.get("/v1/sessions/{session_id}/messages", response_model=MessagePage)
-async def list_messages(
-    session_id: PathId,
-    query: Annotated[MessagesQuery, InQuery()],
-    chat: TextChat,
-    caller: CallerNow,
-    serving: ServingNow,
-) -> Json:
+async def list_messages(session_id: PathId, query: Annotated[MessagesQuery, InQuery()], request: Request) -> Json:
     """The messages of a session, oldest or newest first."""
-    user_id = caller.acting_for(query.user_id)
+    serving = serving_of(request)
+    chat, user_id = serving.module("text_chat"), caller_of(request).acting_for(query.user_id)
 
     async def ask(**window: Any) -> Any:
         return await chat.ask("get_messages", session_id, user_id=user_id, **window)

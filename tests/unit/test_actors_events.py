@@ -17,7 +17,7 @@ from actors.sharding import shard_of
 from actors.topology import Placed, Topology
 from actors.wire import Pickled
 from modules.core.bus import Envelope
-from modules.core.errors import Unavailable
+from modules.core.errors import Unavailable, ValidationError
 
 
 class Post:
@@ -199,7 +199,7 @@ async def test_events_of_one_user_are_to_be_handled_one_after_the_other_and_othe
     refs = Refs(topology, connector, Pickled(), RuntimeLimits())
     sender = EventRouter(refs, Pickled(), RuntimeLimits())
     for place, user in enumerate(["alice", "bob", "alice"]):
-        await sender.forward(envelope("memory.store", trace_id=f"t{place}", user_id=user, place=place))
+        sender.forward(envelope("memory.store", trace_id=f"t{place}", user_id=user, place=place))
     await sender.close(grace_s=1)
     ((operation, chained),) = connector.requests
     assert operation == "events"
@@ -229,7 +229,7 @@ class Forwarded:
     def __init__(self) -> None:
         self.envelopes: list[Envelope] = []
 
-    async def __call__(self, envelope: Envelope) -> None:
+    def __call__(self, envelope: Envelope) -> None:
         self.envelopes.append(envelope)
 
 
@@ -256,6 +256,25 @@ async def test_an_event_for_another_shard_is_forwarded_and_not_handled_here() ->
 
     await bus.emit("a.b", {"n": 1})
     assert ([one.data for one in forwarded.envelopes], heard) == ([{"n": 1}], [])
+
+
+async def test_an_event_that_cannot_leave_is_reported_and_handled_here_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(envelope: Envelope) -> None:
+        raise ValidationError("cannot be sent to another process")
+
+    heard = []
+    bus = HostedBus(refuse, is_elsewhere=lambda event, data: False)
+
+    @bus.on("a.b")
+    async def handle(data: object) -> None:
+        heard.append(data)
+
+    delivery = await bus.emit("a.b", {"n": 1})
+    assert (heard, delivery.handled, len(delivery.failed)) == ([{"n": 1}], 1, 1)
+    assert bus.failures == {"a.b": 1}
+    assert "cannot be sent to another process" in caplog.text
 
 
 async def test_an_event_from_elsewhere_is_handled_as_it_came_and_not_sent_on() -> None:

@@ -55,7 +55,7 @@ class Worker:
         self.stopped.append("close")
 
 
-async def forward(envelope: Envelope) -> None:
+def forward(envelope: Envelope) -> None:
     raise AssertionError("nothing is emitted here")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from modules.core.coalesce import Coalescer
+from modules.core.coalesce import Coalescer, NoAnswer
 
 
 class Line:
@@ -36,10 +36,22 @@ async def test_a_lone_call_leaves_at_once() -> None:
     assert await call == -1
 
 
+async def test_calls_of_the_same_moment_leave_together() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=60)
+    calls = [asyncio.create_task(coalescer.submit(number)) for number in range(3)]
+    await settle()
+    assert line.batches == [[0, 1, 2]]
+    line.gates[0].set()
+    assert await asyncio.gather(*calls) == [0, -1, -2]
+
+
 async def test_what_comes_during_a_flight_leaves_together_when_it_is_back() -> None:
     line = Line()
     coalescer = Coalescer(line.send, at_most=8, hold_s=60)
-    calls = [asyncio.create_task(coalescer.submit(number)) for number in range(5)]
+    calls = [asyncio.create_task(coalescer.submit(0))]
+    await settle()
+    calls += [asyncio.create_task(coalescer.submit(number)) for number in range(1, 5)]
     await settle()
     assert line.batches == [[0]]
     line.gates[0].set()
@@ -52,12 +64,12 @@ async def test_what_comes_during_a_flight_leaves_together_when_it_is_back() -> N
 async def test_a_batch_has_at_most_so_many_calls_and_order_is_kept() -> None:
     line = Line()
     coalescer = Coalescer(line.send, at_most=2, hold_s=60)
-    calls = [asyncio.create_task(coalescer.submit(number)) for number in range(6)]
-    for flight in range(4):
+    calls = [asyncio.create_task(coalescer.submit(number)) for number in range(5)]
+    for flight in range(3):
         await settle()
         line.gates[flight].set()
-    assert await asyncio.gather(*calls) == [0, -1, -2, -3, -4, -5]
-    assert line.batches == [[0], [1, 2], [3, 4], [5]]
+    assert await asyncio.gather(*calls) == [0, -1, -2, -3, -4]
+    assert line.batches == [[0, 1], [2, 3], [4]]
 
 
 async def test_a_slow_flight_is_not_waited_for() -> None:
@@ -82,16 +94,17 @@ async def test_a_flight_that_fails_fails_its_calls_and_no_later_one() -> None:
             raise ConnectionError("lost")
         return list(batch)
 
-    coalescer = Coalescer(send, at_most=8)
-    first, second = await asyncio.gather(coalescer.submit(0), coalescer.submit(1), return_exceptions=True)
-    assert isinstance(first, ConnectionError)
-    assert second == 1
+    coalescer = Coalescer(send, at_most=2)
+    answers = await asyncio.gather(*(coalescer.submit(number) for number in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ConnectionError, ConnectionError, int]
 
 
 async def test_a_caller_that_leaves_before_departure_takes_its_call_back() -> None:
     line = Line()
     coalescer = Coalescer(line.send, at_most=8, hold_s=60)
-    first, second, third = (asyncio.create_task(coalescer.submit(number)) for number in range(3))
+    first = asyncio.create_task(coalescer.submit(0))
+    await settle()
+    second, third = (asyncio.create_task(coalescer.submit(number)) for number in (1, 2))
     await settle()
     second.cancel()
     await settle()
@@ -100,6 +113,32 @@ async def test_a_caller_that_leaves_before_departure_takes_its_call_back() -> No
     assert line.batches == [[0], [2]]
     line.gates[1].set()
     assert await asyncio.gather(first, third) == [0, -2]
+
+
+async def test_a_caller_that_leaves_in_the_moment_of_departure_holds_up_nobody() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=60)
+    leaving = asyncio.create_task(coalescer.submit(0))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await settle()
+    assert line.batches == []
+    later = asyncio.create_task(coalescer.submit(1))
+    await settle()
+    line.gates[0].set()
+    assert await later == -1
+
+
+async def test_who_has_no_answer_in_time_is_told_and_the_others_of_the_flight_go_on() -> None:
+    line = Line()
+    coalescer = Coalescer(line.send, at_most=8, hold_s=60)
+    by = asyncio.get_running_loop().time() + 0.02
+    hasty, patient = (asyncio.create_task(coalescer.submit(number, by=by if number else None)) for number in (1, 0))
+    with pytest.raises(NoAnswer):
+        await hasty
+    assert line.batches == [[1, 0]]
+    line.gates[0].set()
+    assert await patient == 0
 
 
 async def test_an_answer_for_a_caller_that_left_disturbs_nobody() -> None:

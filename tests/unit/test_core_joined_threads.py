@@ -30,16 +30,17 @@ async def test_each_caller_gets_what_its_own_work_gives_or_raises() -> None:
 async def test_work_is_done_off_the_loop_and_many_pieces_at_one_hand_over() -> None:
     threads = JoinedThreads()
     here, seen = threading.get_ident(), []
-    begun = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def first() -> None:
-        begun.wait(5)
+        begun.set()
+        gate.wait(5)
 
     slow = asyncio.create_task(threads.run(first))
-    await asyncio.sleep(0)
+    await asyncio.to_thread(begun.wait, 5)
     others = [asyncio.create_task(threads.run(lambda: seen.append(threading.get_ident()))) for _ in range(20)]
     await asyncio.sleep(0)
-    begun.set()
+    gate.set()
     await asyncio.gather(slow, *others)
     assert len(seen) == 20
     assert here not in seen
@@ -48,9 +49,14 @@ async def test_work_is_done_off_the_loop_and_many_pieces_at_one_hand_over() -> N
 
 async def test_a_slow_piece_does_not_hold_up_those_that_come_after_it() -> None:
     threads = JoinedThreads(hold_s=0.005)
-    gate = threading.Event()
-    slow = asyncio.create_task(threads.run(gate.wait, 10))
-    await asyncio.sleep(0)
+    begun, gate = threading.Event(), threading.Event()
+
+    def piece() -> bool:
+        begun.set()
+        return gate.wait(10)
+
+    slow = asyncio.create_task(threads.run(piece))
+    await asyncio.to_thread(begun.wait, 5)
     began = time.monotonic()
     assert await threads.run(lambda: "quick") == "quick"
     assert time.monotonic() - began < 5

@@ -93,6 +93,20 @@ def test_readers_never_meet_a_mixture_of_two_writes(files):
         writer.join()
 
 
+def test_a_file_is_still_the_same_until_it_grows_is_replaced_or_goes(files):
+    stamp = files.append("a/log", b"one\n")
+    assert files.is_still("a/log", stamp)
+
+    longer = files.append("a/log", b"two\n")
+    assert not files.is_still("a/log", stamp)
+    assert files.is_still("a/log", longer)
+
+    files.write("a/log", b"one\ntwo\n")
+    assert not files.is_still("a/log", longer)
+    files.delete("a/log")
+    assert not files.is_still("a/log", longer)
+
+
 def test_only_whole_lines_are_appended_and_earlier_bytes_stay(files):
     files.append("log", b"one\n")
     stamp = files.append("log", b"two\nthree\n", fsync=True)

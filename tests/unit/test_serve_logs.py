@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,24 @@ def test_many_lines_do_not_wait() -> None:
         logger.info("%d", number)
     assert len(messages(stream)) >= 700
     assert stream.times < 10
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Path("a/b"), "a/b"),
+        (1 << 70, 1 << 70),
+        ("half \ud83d", "half \ud83d"),
+        (float("nan"), None),
+        ([1, {"a": "ß"}],) * 2,
+    ],
+)
+def test_whatever_a_record_carries_is_told(given: object, told: object) -> None:
+    stream = Written()
+    logger, handler = logger_to(stream, wait_s=60.0)
+    logger.info("here", extra={"given": given})
+    handler.flush()
+    assert json.loads(stream.getvalue())["given"] == told
 
 
 def test_a_stream_that_refuses_ends_nobody(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,14 @@ async def test_machines_that_ask_how_it_is_leave_no_traces(here: Served) -> None
         assert "traceresponse" not in (await here.client.get(path)).headers
 
 
+async def test_what_a_layer_refuses_is_no_failure(here: Served) -> None:
+    answer = await here.client.post("/v1/sessions", content=b"x", headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    trace = await trace_of(here, answer.headers["traceresponse"], "POST unmatched")
+    (root,) = trace["roots"]
+    assert (root["error"], root["attributes"]["http.response.status_code"]) == (None, 415)
+
+
 async def test_traces_are_listed_and_measured(here: Served) -> None:
     missing = await here.client.get("/v1/sessions/none", params={"user_id": "ada"})
     assert missing.status_code == 404
