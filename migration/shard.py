@@ -216,7 +216,7 @@ class Shard:
         self._ahead.extend(islice(self._fresh, max(0, wanted - len(self._ahead))))
         self._at_end = len(self._ahead) < wanted
         if self._at_end:
-            share = -(-len(self._ahead) // (2 * parallel))
+            share = -(-len(self._ahead) // parallel)
             size = max(1, min(size, max(share, size // 6)))
         for _ in range(min(size, len(self._ahead))):
             yield self._ahead.popleft()

@@ -87,6 +87,8 @@ class Coalescer(Generic[Q, A]):
             answers = await self._send([question for question, _ in batch])
             if len(batch) > 1:  # one alone may be a slow one
                 self._note(loop.time() - left)
+            # Before anybody gets an answer: what they do with it would hold up the next flight.
+            self._release(flight)
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 if not waiting.done():
                     waiting.set_result(answer)
