@@ -29,10 +29,12 @@ from benchmarks.tables import Table, as_markdown, with_section
 
 Start = Callable[[str], AbstractContextManager[Serving]]
 
-OURS, DEFAULT, CEILING = "modchat", "modchat, Serve's default mode", "FastAPI alone, one process"
+OURS, DEFAULT = "modchat", "modchat, Serve's default mode"
+PLAIN, CEILING = "FastAPI alone, one process", "the same, without uvicorn's log of requests"
 SERVERS: dict[str, Start] = {
     OURS: modchat,
     DEFAULT: lambda parent: modchat(parent, high_throughput=False),
+    PLAIN: lambda parent: ceiling(parent, access_log=True),
     CEILING: ceiling,
 }
 STORE, HISTORY, HEALTH, FIRST, FIRST_MANY = (

@@ -72,11 +72,14 @@ def modchat(parent: str, *, high_throughput: bool = True, **settings: Any) -> It
 
 
 @contextmanager
-def ceiling(parent: str) -> Iterator[Serving]:
-    """FastAPI on uvicorn, one process."""
+def ceiling(parent: str, *, access_log: bool = False) -> Iterator[Serving]:
+    """FastAPI on uvicorn, one process. With the *access_log*, as uvicorn comes: a line for each request, which modchat
+    writes as well."""
     directory = Path(tempfile.mkdtemp(prefix="modchat-bench-", dir=parent))
     port = free_port()
-    words = ["--factory", "benchmarks.http_ceiling:app", "--port", str(port), "--no-access-log", "--log-level", "error"]
+    words = ["--factory", "benchmarks.http_ceiling:app", "--port", str(port)]
+    if not access_log:
+        words += ["--no-access-log", "--log-level", "error"]
     environ = {**os.environ, "CEILING_DIR": str(directory)}
     with _process([sys.executable, "-m", "uvicorn", *words], directory, port, environ) as serving:
         yield serving

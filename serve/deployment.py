@@ -7,7 +7,6 @@ same and more for ``modchat serve``: it brings Serve up, and ends it without los
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 from starlette.types import ASGIApp
 
+from actors.garbage import spare_what_is_loaded
 from actors.ray_runtime import RayRuntime
 from actors.system import Platform
 from config.load import load_settings
@@ -50,8 +50,6 @@ _POLL_S = 0.2
 _ASK_S = 2.0
 # How much longer than its streams a replica may take to leave.
 _LATER_S = 10.0
-# New objects between two looks for garbage.
-_GARBAGE_EVERY = 20_000
 
 
 class Arguments(BaseModel):
@@ -134,12 +132,7 @@ class Replica:
     async def _join(self) -> Platform:
         joined = await join_or_start(self._settings.model_dump(), base=self._base, runtime=RayRuntime())
         self._incarnation = joined.platform.topology.incarnation
-        # What is loaded by now stays: looking through all of it for garbage again and again would hold up requests.
-        gc.collect()
-        gc.freeze()
-        # What all requests under way hold is looked through each time; at Python's own 700 new objects, that took one
-        # twentieth of the processor.
-        gc.set_threshold(_GARBAGE_EVERY)
+        spare_what_is_loaded()
         return joined.platform
 
 
