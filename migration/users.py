@@ -115,13 +115,14 @@ class UserMigration:
         deadline: float,
         budget_bytes: int,
     ) -> None:
+        plain, units = self._plain, progress.units
         for position, child in enumerate(chosen):
             if position and (time.perf_counter() > deadline or progress.read_bytes > budget_bytes):
                 progress.left = list(chosen[position:])
                 break
             known = self.known.get(ledger_name(child)) if self.known else None
-            if known is not None and self._plain is not None and self._plain.is_unchanged(child, known):
-                self._add(progress, known, known=known)
+            if known is not None and plain is not None and plain.is_unchanged(child, known):
+                units.append((known, True))
             else:
                 try:
                     self._one(progress, child, children[child], known)
