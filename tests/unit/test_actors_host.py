@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import actors.host as host_module
 from actors.errors import Unreachable
 from actors.host import ModuleHost
 from actors.hosted_bus import HostedBus
@@ -110,10 +111,14 @@ async def test_finished_calls_go_back_without_the_slow_ones_of_their_flight() ->
     assert value(late) == 1
 
 
-async def test_calls_that_end_one_after_the_other_go_back_together() -> None:
+async def test_calls_that_end_one_after_the_other_go_back_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is waited for since the one before: all of them take longer than any is waited for."""
+    monkeypatch.setattr(host_module, "_FLIGHT_PATIENCE_S", 0.4)
+    monkeypatch.setattr(host_module, "_FLIGHT_MOST_S", 60.0)
+
     class Steady(Worker):
         async def work(self, number: int) -> int:
-            await asyncio.sleep(number * 0.006)
+            await asyncio.sleep(number * 0.11)
             return number
 
     replies = await host(Steady()).serve("calls", flight(*(("work", number) for number in range(5))))
