@@ -74,7 +74,14 @@ def value(reply: Reply) -> Any:
     return CODEC.unpack(reply.packed)
 
 
-async def test_a_host_begins_only_so_many_calls_at_a_time_and_in_their_order() -> None:
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a flight are waited for, on a busy machine too."""
+    monkeypatch.setattr(host_module, "_FLIGHT_PATIENCE_S", 30.0)
+    monkeypatch.setattr(host_module, "_FLIGHT_MOST_S", 30.0)
+
+
+async def test_a_host_begins_only_so_many_calls_at_a_time_and_in_their_order(patience: None) -> None:
     worker = Worker()
     here = host(worker, max_running=2)
     asked = asyncio.create_task(here.serve("calls", flight(*(("work", n) for n in range(5)))))
@@ -87,7 +94,7 @@ async def test_a_host_begins_only_so_many_calls_at_a_time_and_in_their_order() -
     assert (worker.most_running, worker.begun) == (2, [0, 1, 2, 3, 4])
 
 
-async def test_a_host_with_too_many_waiting_takes_no_more_and_says_so() -> None:
+async def test_a_host_with_too_many_waiting_takes_no_more_and_says_so(patience: None) -> None:
     worker = Worker()
     here = host(worker, max_running=1, max_waiting=1)
     asked = asyncio.create_task(here.serve("calls", flight(*(("work", n) for n in range(3)))))
