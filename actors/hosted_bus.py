@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from modules.core.bus import ALL_EVENTS, BatchHandler, Delivery, Envelope, Handler, MessageBus
-from modules.core.errors import PlatformError
 from modules.core.tracing import Tracer
 
 Forward = Callable[[Envelope], None]
@@ -85,7 +84,7 @@ class HostedBus(MessageBus):
     async def _forwarded(self, envelope: Envelope) -> tuple[str, ...]:
         try:
             self._forward(envelope)
-        except PlatformError as error:
+        except Exception as error:  # noqa: BLE001 - as for any handler: middleware is foreign code, and made what goes out
             await self.report(envelope, _FORWARD, error)
             return (_FORWARD,)
         return ()

@@ -262,6 +262,7 @@ class _PhaseRun:
         self.restarts += 1
         if self.restarts > _RESTARTS_WITHOUT_PROGRESS:
             raise ClusterError(f"the coordinator of shard {seat.shard} keeps dying: {error}") from error
+        ray.kill(seat.actor)  # one that is only out of reach must not go on beside its successor
         seat.incarnation += 1
         seat.begun = False
         seat.read = 0

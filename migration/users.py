@@ -32,7 +32,7 @@ from modules.core.layout import component
 class Progress:
     """How far a user directory has been gone through: the units made or found, and the children that are left.
 
-    read_bytes: of the files of units made now; put_off: children (``""``: what stands beside them) that are to
+    read_bytes: of files that were read now; put_off: children (``""``: what stands beside them) that are to
     be migrated, and whether they were before, when the target is only looked at; gone: units that v2 no longer has.
     """
 
@@ -189,7 +189,7 @@ class UserMigration:
 
     def _add(self, progress: Progress, unit: Unit, known: Unit | None = None) -> None:
         progress.units.append((unit, unit is known))
-        if unit is not known:
+        if unit is not known or unit.racy:  # whose files were read to see whether they are the same
             for file in unit.files:
                 progress.read_bytes += file[1]
 

@@ -132,7 +132,7 @@ class Changes:
 @dataclass(slots=True)
 class Result:
     """What a task did. *records* is for the ledger; the counts are of everything visited, done now or before, but
-    *read*: the bytes of what was done now."""
+    *read*: the bytes that were read now."""
 
     records: bytes = b""
     counts: list[int] = field(default_factory=lambda: [0] * len(COUNTS))
@@ -168,7 +168,7 @@ class Result:
             self.bytes += size_in_all
             if reused:
                 self.resumed += unit.counts[_SESSIONS]
-            else:
+            if not reused or unit.racy:  # which shows only by its content whether it is the same
                 self.read += size_in_all
             if unit.issues:
                 self.issues += unit.issues

@@ -56,12 +56,14 @@ class Registry:
         there = set(self._documents.ids())
         for gone in entries.keys() - there:
             self._changed[gone] = None
-        for new in there - entries.keys():
-            entry = self._entry_on_disk(new)
-            if entry is not None:
-                entries[new] = self._changed[new] = entry
-        for id_ in there & entries.keys():
-            user_id = _owner_of(entries[id_])
+        for id_ in there:
+            user_id = _owner_of(entries.get(id_))
+            if user_id is None:
+                entry = self._entry_on_disk(id_)
+                if entry is None:
+                    continue
+                self._changed[id_] = entry
+                user_id = _owner_of(entry)
             if user_id is not None and self._owns(user_id):
                 self._users[user_id].add(id_)
         self.save()
@@ -168,8 +170,12 @@ def _entries_of(data: bytes) -> dict[str, bytes]:
     return {id_: entry for id_, entry in told.items() if entry.startswith(b"{")}
 
 
-def _owner_of(entry: bytes) -> str | None:
-    user_id = json.loads(entry).get("user_id")
+def _owner_of(entry: bytes | None) -> str | None:
+    """None also for an entry that is damaged: what the file says is looked at one by one."""
+    try:
+        user_id = None if entry is None else json.loads(entry).get("user_id")
+    except (ValueError, RecursionError):
+        return None
     return user_id if isinstance(user_id, str) else None
 
 

@@ -258,11 +258,12 @@ async def test_an_event_for_another_shard_is_forwarded_and_not_handled_here() ->
     assert ([one.data for one in forwarded.envelopes], heard) == ([{"n": 1}], [])
 
 
+@pytest.mark.parametrize("error", [ValidationError("cannot be sent to another process"), TypeError("no key")])
 async def test_an_event_that_cannot_leave_is_reported_and_handled_here_all_the_same(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def refuse(envelope: Envelope) -> None:
-        raise ValidationError("cannot be sent to another process")
+        raise error
 
     heard = []
     bus = HostedBus(refuse, is_elsewhere=lambda event, data: False)

@@ -61,3 +61,17 @@ def test_a_file_that_was_laid_out_otherwise_is_read(tmp_path: Path, title: str) 
     fresh = registry(tmp_path)
     fresh.load()  # neither document is there
     assert saved(tmp_path) == {}
+
+
+@pytest.mark.parametrize("damaged", [b'"user_id": "\xff"', b'"user_id": ' + b"9" * 5000, b'"user_id": null'])
+def test_an_entry_that_is_damaged_is_made_again_from_its_document(tmp_path: Path, damaged: bytes) -> None:
+    home = tmp_path / "rag/documents/doc_a"
+    home.mkdir(parents=True)
+    (home / "metadata.json").write_text('{"id": "doc_a", "user_id": "ann", "title": "A"}')
+    path = tmp_path / KEY
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"documents": {"doc_a": {' + damaged + b"}}}")
+    one = registry(tmp_path)
+    one.load()
+    assert one.ids_of("ann") == {"doc_a"}
+    assert saved(tmp_path)["doc_a"]["title"] == "A"
