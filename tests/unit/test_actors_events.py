@@ -275,7 +275,7 @@ async def test_an_event_that_cannot_leave_is_reported_and_handled_here_all_the_s
     delivery = await bus.emit("a.b", {"n": 1})
     assert (heard, delivery.handled, len(delivery.failed)) == ([{"n": 1}], 1, 1)
     assert bus.failures == {"a.b": 1}
-    assert "cannot be sent to another process" in caplog.text
+    assert str(error) in caplog.text
 
 
 async def test_an_event_from_elsewhere_is_handled_as_it_came_and_not_sent_on() -> None:
