@@ -192,7 +192,7 @@ class _PhaseRun:
         self.started = time.monotonic()
         self.throttle = Throttle(self.started)
         self.users_total: int | None = None
-        self.counting = phase.items is not None  # only of the whole source is there anything to count
+        self.is_uncounted = phase.items is None  # of the whole source; a phase of given items has no more to count
         self.restarts = 0
         self.recent: deque[tuple[float, int]] = deque()
         self.shown = 0.0
@@ -274,8 +274,8 @@ class _PhaseRun:
             return
         self.shown = now
         self.control = self.phase.state.control()
-        if not self.counting and any(not seat.closed for seat in seats):
-            self.counting = True
+        if self.is_uncounted and any(not seat.closed for seat in seats):
+            self.is_uncounted = False
             threading.Thread(target=self._count_users, daemon=True).start()
         turns = [seat.last for seat in seats if seat.last is not None]
         users = sum(turn.users for turn in turns)

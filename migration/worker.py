@@ -25,7 +25,7 @@ from migration.panels import migrate_global_personas, migrate_panel
 from migration.retire import retire
 from migration.strays import migrate_strays
 from migration.target import PutOff, Target, UnwrittenTarget
-from migration.unit import COUNTS, ELSEWHERE, MIGRATED, TRANSFORM_VERSION, Unit, ledger_path, printable, removed_unit
+from migration.unit import COUNTS, ELSEWHERE, TRANSFORM_VERSION, Unit, ledger_path, printable, removed_unit
 from migration.user_directory import UserDirectory, UserRoot
 from migration.users import UserMigration
 from migration.v2.read import SourceError, is_g1_user
@@ -153,14 +153,11 @@ class Result:
         """Counts units; those marked were done before."""
         self.units += len(units)
         self.counts = [sum(column) for column in zip(self.counts, *(unit.counts for unit, _ in units), strict=True)]
-        migrated, files, newest_ns = 0, self.files, self.newest_ns
+        files, newest_ns = self.files, self.newest_ns
         for unit, reused in units:
             size_in_all = 0
             for _, size, mtime_ns, disposition in unit.files:
-                if disposition == MIGRATED:  # as nearly all are
-                    migrated += 1
-                    size_in_all += size
-                elif disposition != ELSEWHERE:
+                if disposition != ELSEWHERE:
                     files[disposition] = files.get(disposition, 0) + 1
                     size_in_all += size
                 if mtime_ns > newest_ns:
@@ -175,8 +172,6 @@ class Result:
             if unit.facts:
                 self.facts += unit.facts
         self.newest_ns = newest_ns
-        if migrated:
-            files[MIGRATED] = files.get(MIGRATED, 0) + migrated
 
 
 Done = tuple[list[tuple[Unit, bool]], list[Item]]

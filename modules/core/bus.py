@@ -142,14 +142,14 @@ class MessageBus:
     ) -> Delivery:
         """Hand *data* to all handlers and wait until each is done, has failed or has run out of time.
 
-        Raises only ValidationError, for what is no event name. Middleware that raises stops the event: it is
-        reported like a failed handler and nothing is delivered.
+        Raises only ValidationError, for what is no event name. Middleware that raises, or gives no dict, stops the
+        event: it is reported like a failed handler and nothing is delivered.
         """
         _check_event(event_type)
         envelope = self._envelope(event_type, data, source_module, trace_id)
         for middleware in self.middleware:
             try:
-                data = await middleware(event_type, data)
+                data = _checked(await middleware(event_type, data))
             except Exception as error:  # noqa: BLE001 - foreign code; reported, and the event stops here
                 await self.report(envelope, f"middleware {_name_of(middleware)}", error)
                 return Delivery(envelope, 0, (f"middleware {_name_of(middleware)}",))
@@ -230,6 +230,12 @@ class MessageBus:
             await self.report(envelope, subscription.name, error)
             return False
         return True
+
+
+def _checked(data: object) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise TypeError(f"middleware gives the event's data, a dict, and not {type(data).__name__}")
+    return data
 
 
 def _check_event(event: str) -> None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CURRENT = "current"
 _MOST_PASSAGES = 1000
+_FEW_PASSAGES = 50
 _MOST_TOKENS = 1_000_000
 _PASSAGES_FOR_CONTEXT = 20
 _INDEXING_PATIENCE_S = 2.0
@@ -89,9 +90,11 @@ class Searcher:
             allowed = None if wanted.is_open else {id_ for id_, card in cards.items() if wanted.passes(card)}
             return self._library.sets.search(user_id, index, query, limit, allowed, cards)
 
-        if index == CURRENT:
-            return await self._shelves.glance(user_id, in_current)
-        return await self._shelves.read(user_id, in_v2_set)
+        if index != CURRENT:
+            return await self._shelves.read(user_id, in_v2_set)
+        # What a filter or many passages cost differs from one search to the next.
+        is_usual = wanted.is_open and limit <= _FEW_PASSAGES
+        return await (self._shelves.glance if is_usual else self._shelves.read)(user_id, in_current)
 
     async def context(
         self, query: str, max_tokens: int | None, *, user_id: str, session_id: str | None

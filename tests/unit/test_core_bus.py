@@ -139,12 +139,15 @@ async def test_a_dead_letter_that_cannot_be_written_is_in_the_log(tmp_path, capl
     assert "precious" in caplog.text
 
 
-async def test_middleware_that_raises_stops_the_event_and_is_reported():
+@pytest.mark.parametrize("gives", [RuntimeError("no"), None, ["a"]])
+async def test_middleware_that_raises_or_gives_no_data_stops_the_event_and_is_reported(gives):
     bus = MessageBus()
     heard = []
 
     async def veto(event, data):
-        raise RuntimeError("no")
+        if isinstance(gives, Exception):
+            raise gives
+        return gives
 
     async def handle(data):
         heard.append(data)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from modules.rag import RagModule
 from modules.rag.knowledge import Knowledge
 from modules.rag.pace import BRIEF_S, Pace
 from modules.rag.shelves import Shelves
-from tests.rag_documents import opened
+from tests.rag_documents import HashedWords, opened
 
 LONG_S = 2 * BRIEF_S
 
@@ -46,11 +47,16 @@ def test_work_that_fails_is_timed_like_any() -> None:
 
 
 @pytest.fixture
-async def shelves(tmp_path: Path) -> AsyncIterator[Shelves]:
-    rag = await opened(tmp_path)
-    await rag.add_document(b"a word", name="a.txt", user_id="ann")
-    yield rag._shelves
-    await rag.close()
+async def rag(tmp_path: Path) -> AsyncIterator[RagModule]:
+    module = await opened(tmp_path, HashedWords())
+    await module.add_document(b"a word", name="a.txt", user_id="ann")
+    yield module
+    await module.close()
+
+
+@pytest.fixture
+def shelves(rag: RagModule) -> Shelves:
+    return rag._shelves
 
 
 def place(knowledge: Knowledge) -> str:
@@ -85,3 +91,23 @@ async def test_a_glance_does_not_wait_in_the_event_loop_for_a_change(shelves: Sh
     assert await shelves.glance("ann", place) != threading.current_thread().name
     may_end.set()
     await changing
+
+
+@pytest.mark.parametrize(
+    ("top_k", "filters", "in_the_loop"),
+    [(10, None, True), (50, {}, True), (51, None, False), (10, {"metadata": {"kind": "note"}}, False)],
+)
+async def test_only_searches_that_cost_much_the_same_are_done_in_the_event_loop(
+    rag: RagModule, monkeypatch: pytest.MonkeyPatch, top_k: int, filters: dict | None, in_the_loop: bool
+) -> None:
+    threads = []
+    nearest = Knowledge.nearest
+
+    def noted(*args: object) -> object:
+        threads.append(threading.current_thread())
+        return nearest(*args)
+
+    await made_brief(rag._shelves, "ann")
+    monkeypatch.setattr(Knowledge, "nearest", noted)
+    await rag.search_by_vector([1.0] * 64, top_k, filters, user_id="ann")
+    assert [thread is threading.current_thread() for thread in threads] == [in_the_loop]
